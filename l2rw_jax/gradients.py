@@ -88,13 +88,9 @@ def reweighted_value_and_grad(
             losses, aux = result if has_aux else (result, None)
             return _validate.check_per_example("per_example_loss_fn's result", losses), aux
 
-        def clean_loss_fn(params):
-            return val_loss_fn(params, val_batch)
-
+        lookahead = (lambda p: val_loss_fn(p, val_batch)), params, inner, inner_state, axis_name
         if mode == "forward":
-            val_loss, direction = lookahead_gradient(
-                clean_loss_fn, params, inner, inner_state, axis_name
-            )
+            val_loss, direction = lookahead_gradient(*lookahead)
             # Adding zero makes this pass wait for the clean one, since both at once need twice the
             # memory. An optimization_barrier says the same, but XLA's CPU compiler may drop it.
             params = jax.tree.map(lambda p, d: p + 0 * jnp.nan_to_num(d), params, direction)
@@ -102,16 +98,18 @@ def reweighted_value_and_grad(
             scores = -jvp(direction)
             pullback = jax.linear_transpose(jvp, params)
         else:
-            val_loss, scores = reverse_scores(
-                lambda p: losses_fn(p)[0], clean_loss_fn, params, inner, inner_state, axis_name
-            )
+            val_loss, scores = reverse_scores(lambda p: losses_fn(p)[0], *lookahead)
             losses, pullback, aux = jax.vjp(losses_fn, params, has_aux=True)
 
         weights = example_weights(scores, min_weight=min_weight, axis_name=axis_name)
-        (grads,) = pullback(weights)
-        loss = jnp.sum(jnp.where(weights > 0, weights * losses, 0))
-        if axis_name is not None:
-            loss, grads = jax.lax.psum((loss, grads), axis_name)
+        loss, grads = weighted_sum(weights, losses, pullback, axis_name)
         return (loss, ReweightAux(weights, scores, losses, val_loss, aux)), grads
 
     return value_and_grad
+
+
+def weighted_sum(weights, losses, pullback, axis_name):
+    """The weighted sum of the losses and, by their ``pullback``, its gradient."""
+    (grads,) = pullback(weights)
+    loss = jnp.sum(jnp.where(weights > 0, weights * losses, 0))
+    return (loss, grads) if axis_name is None else jax.lax.psum((loss, grads), axis_name)

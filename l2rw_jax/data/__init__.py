@@ -1,0 +1,30 @@
+"""Data: loading on the host, label corruption, clean/validation splits, augmentation.
+
+Everything up to the split works on numpy arrays with an integer seed; augmentation and index
+sampling are JAX functions of a key, made to run inside the compiled training step.
+"""
+
+from l2rw_jax.data.augment import augment, sample, sample_without_replacement, to_float
+from l2rw_jax.data.corrupt import (
+    background_flip,
+    long_tail_subset,
+    majority_subset,
+    uniform_flip,
+)
+from l2rw_jax.data.load import Dataset, load
+from l2rw_jax.data.split import Split, split
+
+__all__ = [
+    "Dataset",
+    "Split",
+    "augment",
+    "background_flip",
+    "load",
+    "long_tail_subset",
+    "majority_subset",
+    "sample",
+    "sample_without_replacement",
+    "split",
+    "to_float",
+    "uniform_flip",
+]

@@ -1,0 +1,114 @@
+"""Augmentation and index sampling as pure functions of a key, for use inside the compiled step."""
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+from jax.typing import DTypeLike
+
+
+def augment(key: jax.Array, images: jax.Array, *, pad: int = 0, flip: bool = False) -> jax.Array:
+    """Pads, crops each image at random to its old size, and mirrors each with probability 1/2.
+
+    The padding is uint8 0, black, which `to_float` maps to `low`: the authors' code too pads
+    before it centres the pixels.
+
+    Args:
+        key: random key.
+        images: [b, H, W, C] uint8.
+        pad: pixels of padding on each side; 0 leaves the position alone.
+        flip: whether to mirror left to right at random.
+
+    Returns:
+        [b, H, W, C] uint8.
+
+    Raises:
+        ValueError: images are not four-dimensional, or pad is negative.
+
+    >>> images = jnp.ones((2, 4, 4, 1), jnp.uint8)
+    >>> augment(jax.random.key(0), images, pad=1, flip=True).shape
+    (2, 4, 4, 1)
+    """
+    if images.ndim != 4:
+        raise ValueError(f"images has shape {list(images.shape)}: give [b, H, W, C]")
+    if pad < 0:
+        raise ValueError(f"pad is {pad}: give 0 or more pixels")
+    crop_key, flip_key = jax.random.split(key)
+    if pad:
+        padded = jnp.pad(images, ((0, 0), (pad, pad), (pad, pad), (0, 0)))
+        corners = jax.random.randint(crop_key, (len(images), 2), 0, 2 * pad + 1)
+        images = jax.vmap(
+            lambda image, corner: lax.dynamic_slice(image, (*corner, 0), images.shape[1:])
+        )(padded, corners)
+    if flip:
+        mirrored = jax.random.bernoulli(flip_key, shape=(len(images), 1, 1, 1))
+        images = jnp.where(mirrored, images[:, :, ::-1], images)
+    return images
+
+
+def to_float(
+    images: jax.Array, *, low: float = 0.0, high: float = 1.0, dtype: DTypeLike = jnp.float32
+) -> jax.Array:
+    """Maps uint8 0..255 linearly to low..high.
+
+    Args:
+        images: any shape, uint8.
+        low: value of 0.
+        high: value of 255.
+        dtype: floating-point type of the result.
+
+    Returns:
+        Array of the same shape.
+
+    Raises:
+        ValueError: images are not uint8, such as images already scaled.
+
+    >>> to_float(jnp.array([0, 255], jnp.uint8), low=-1.0).tolist()
+    [-1.0, 1.0]
+    """
+    if images.dtype != jnp.uint8:
+        raise ValueError(f"images is {images.dtype}: give uint8, to_float scales it once")
+    # At least float32 in between: bfloat16 would round away the smaller grey levels.
+    levels = images.astype(jnp.promote_types(dtype, jnp.float32))
+    # Unlike low + (high - low) * levels / 255, this hits both ends under a fused multiply-add.
+    return ((low * (255 - levels) + high * levels) / 255).astype(dtype)
+
+
+def sample(key: jax.Array, n: int, size: int) -> jax.Array:
+    """Draws indices from range(n) uniformly with replacement.
+
+    Args:
+        key: random key.
+        n: number of examples.
+        size: number of draws.
+
+    Returns:
+        [size] int32.
+
+    >>> sample(jax.random.key(0), 10, 4).shape
+    (4,)
+    """
+    return jax.random.randint(key, (size,), 0, n, dtype=jnp.int32)
+
+
+def sample_without_replacement(key: jax.Array, n: int, size: int) -> jax.Array:
+    """Draws distinct indices from range(n) uniformly, in random order.
+
+    Args:
+        key: random key.
+        n: number of examples.
+        size: number of draws, at most n.
+
+    Returns:
+        [size] int32.
+
+    Raises:
+        ValueError: size is more than n.
+
+    >>> sorted(sample_without_replacement(jax.random.key(0), 4, 4).tolist())
+    [0, 1, 2, 3]
+    """
+    if size > n:
+        raise ValueError(f"size is {size}: give at most n={n} when drawing without replacement")
+    # The largest of n random numbers: far cheaper per step than jax.random.choice, which sorts
+    # all n several times.
+    return lax.top_k(jax.random.uniform(key, (n,)), size)[1]

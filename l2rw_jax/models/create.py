@@ -1,0 +1,154 @@
+"""From a network's name to its pure `init` and `apply`."""
+
+import difflib
+import functools
+import re
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from l2rw_jax.models.networks import MLP, LeNet
+from l2rw_jax.models.resnet import ResNet
+
+_FORMS = "mlp-H1-H2-..., lenet, resnet-D with D = 6n + 2, wrn-D-K with D = 6n + 4 (n > 0)"
+_DTYPES = ("bfloat16", "float32", "float64")
+
+
+class Model(NamedTuple):
+    """A network as two pure functions over plain nested dicts of arrays.
+
+    Attributes:
+      init: `init(key) -> (params, model_state)`; weights are called `kernel`, and `model_state`
+        holds the running moments, `{}` in a network without batch normalisation.
+      apply: `apply(params, model_state, images, *, train, rng=None) -> (logits, model_state)`;
+        images `[b, h, w, c]`, logits `[b, num_classes]` float32 (float64 in a float64 model). With
+        `train` the batch's own moments normalise and the returned state has moved towards them.
+    """
+
+    init: Callable[[jax.Array], tuple[dict, dict]]
+    apply: Callable[..., tuple[jax.Array, dict]]
+
+
+def create_model(
+    name: str,
+    *,
+    num_classes: int,
+    image_shape: tuple[int, int, int],
+    dtype: jax.typing.DTypeLike = jnp.float32,
+    dropout: float = 0.0,
+    batch_norm_axis: str | None = None,
+) -> Model:
+    """Creates a network by name.
+
+    Args:
+      name: `mlp-H1-H2-...` (hidden sizes), `lenet`, `resnet-D` with D = 6n + 2, or `wrn-D-K` with
+        D = 6n + 4.
+      num_classes: number of logits. LeNet with 2 has one sigmoid unit z and returns (0, z).
+      image_shape: `(h, w, c)`.
+      dtype: compute dtype, bfloat16, float32 or float64. Parameters are float32, or float64 for
+        float64.
+      dropout: rate in [0, 1), between the convolutions of a wrn's blocks; needs `rng` in training.
+      batch_norm_axis: mapped axis over which batch normalisation averages its moments.
+
+    Returns:
+      The `Model`.
+
+    Raises:
+      ValueError: an unknown name or dtype, an impossible size or rate, dropout without a wrn; and
+        from `apply`, images of another shape, or training with dropout and no `rng`.
+
+    >>> import jax
+    >>> model = create_model("mlp-8", num_classes=3, image_shape=(4, 4, 1))
+    >>> params, model_state = model.init(jax.random.key(0))
+    >>> jax.tree.map(lambda p: p.shape, params["hidden_0"])
+    {'bias': (8,), 'kernel': (16, 8)}
+    >>> logits, model_state = model.apply(
+    ...     params, model_state, jax.numpy.ones((5, 4, 4, 1)), train=True
+    ... )
+    >>> logits.shape, model_state
+    ((5, 3), {})
+    """
+    _check(name, num_classes, image_shape, dtype, dropout)
+    build = functools.partial(
+        _constructor(name, dropout, batch_norm_axis),
+        num_classes=num_classes,
+        image_shape=image_shape,
+        dtype=dtype,
+    )
+    graph = nnx.graphdef(nnx.eval_shape(lambda: build(rngs=nnx.Rngs(0))))
+
+    def init(key):
+        network = build(rngs=nnx.Rngs(key))
+        return tuple(
+            nnx.to_pure_dict(nnx.state(network, kind)) for kind in (nnx.Param, nnx.BatchStat)
+        )
+
+    def apply(params, model_state, images, *, train, rng=None):
+        if images.shape[1:] != tuple(image_shape):
+            allowed = ", ".join(map(str, image_shape))
+            raise ValueError(f"images: got shape {images.shape}; allowed: (b, {allowed})")
+        if train and dropout and rng is None:
+            raise ValueError(f"rng: got None; training with dropout {dropout} needs a key")
+        network = nnx.merge(graph, params, model_state)
+        logits = network(images, train, None if rng is None else nnx.Rngs(dropout=rng))
+        return logits, nnx.to_pure_dict(nnx.state(network, nnx.BatchStat))
+
+    return Model(init, apply)
+
+
+def _constructor(name: str, dropout: float, batch_norm_axis: str | None) -> Callable[..., Any]:
+    """The network class with all that `name` says; raises ValueError if it says nothing known."""
+    family, *numbers = name.split("-")
+    if not all(re.fullmatch("[1-9][0-9]*", number) for number in numbers):
+        raise _name_error(name)
+    sizes = [int(number) for number in numbers]
+    match family, len(sizes):
+        case "lenet", 0:
+            return LeNet
+        case "mlp", count if count:
+            return functools.partial(MLP, sizes)
+        case "resnet", 1:
+            depth, widening, layers = sizes[0], 1, sizes[0] - 2
+        case "wrn", 2:
+            depth, widening, layers = sizes[0], sizes[1], sizes[0] - 4
+        case _:
+            raise _name_error(name)
+    if layers < 6 or layers % 6:
+        numbers[0] = str(depth - layers + 6 * max(1, round(layers / 6)))
+        raise _name_error(name, "-".join([family, *numbers]))
+    filters = (16, 16 * widening, 32 * widening, 64 * widening)
+    return functools.partial(
+        ResNet, layers // 6, filters, dropout=dropout, batch_norm_axis=batch_norm_axis
+    )
+
+
+def _name_error(name: str, nearest: str = "") -> ValueError:
+    known = ("mlp-256-256", "lenet", "resnet-32", "wrn-28-10")
+    nearest = nearest or difflib.get_close_matches(name.lower(), known, 1, cutoff=0)[0]
+    return ValueError(f"name: got {name!r}; allowed: {_FORMS}; nearest: {nearest!r}")
+
+
+def _check(name, num_classes, image_shape, dtype, dropout) -> None:
+    if num_classes < 2:
+        raise ValueError(f"num_classes: got {num_classes}; allowed: 2 or more")
+    if len(image_shape) != 3 or min(image_shape) < 1:
+        raise ValueError(f"image_shape: got {image_shape}; allowed: (h, w, c), each 1 or more")
+    try:
+        got = jnp.dtype(dtype).name
+    except TypeError:
+        got = str(dtype)
+    # Without x64, jax would quietly compute in float32.
+    allowed = _DTYPES if jax.config.read("jax_enable_x64") else _DTYPES[:2]
+    if got not in allowed:
+        nearest = difflib.get_close_matches(got, allowed, 1, cutoff=0)[0]
+        raise ValueError(
+            f"dtype: got {got!r}; allowed: bfloat16, float32, and float64 under jax_enable_x64; "
+            f"nearest: {nearest!r}"
+        )
+    if not 0 <= dropout < 1:
+        raise ValueError(f"dropout: got {dropout}; allowed: 0 <= dropout < 1")
+    if dropout and not name.startswith("wrn-"):
+        raise ValueError(f"dropout: got {dropout} for {name!r}; allowed: 0, except for wrn-D-K")

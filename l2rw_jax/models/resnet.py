@@ -1,0 +1,117 @@
+"""Pre-activation residual networks for small images, narrow and wide."""
+
+import functools
+from collections.abc import Sequence
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from l2rw_jax.models.networks import wide_dtype
+
+
+class _NormReLU(nnx.Module):
+    """Batch normalisation in at least float32, then ReLU, then back to the compute dtype.
+
+    `nnx.BatchNorm` would keep float32 moments in a float64 model, round running moments to
+    bfloat16, and update them by a scatter wherever the model state is a closed-over constant.
+    """
+
+    def __init__(self, channels: int, *, axis_name: str | None, dtype: jax.typing.DTypeLike):
+        wide = wide_dtype(dtype)
+        self.scale = nnx.Param(jnp.ones(channels, wide))
+        self.bias = nnx.Param(jnp.zeros(channels, wide))
+        self.mean = nnx.BatchStat(jnp.zeros(channels, wide))
+        self.var = nnx.BatchStat(jnp.ones(channels, wide))
+        self.axis_name, self.dtype = axis_name, dtype
+
+    def __call__(self, x: jax.Array, train: bool) -> jax.Array:
+        x = x.astype(wide_dtype(self.dtype))
+        if train:
+            # E[x^2] - E[x]^2 reads x once and needs one collective. Behind a convolution the mean
+            # is of the order of the deviation, so the difference keeps its digits.
+            moments = jnp.stack([x.mean((0, 1, 2)), jnp.square(x).mean((0, 1, 2))])
+            if self.axis_name is not None:
+                moments = jax.lax.pmean(moments, self.axis_name)
+            mean = moments[0]
+            var = jnp.maximum(moments[1] - jnp.square(mean), 0.0)
+            self.mean.set_value(0.9 * self.mean[...] + 0.1 * mean)
+            self.var.set_value(0.9 * self.var[...] + 0.1 * var)
+        else:
+            mean, var = self.mean[...], self.var[...]
+        y = (x - mean) * (self.scale[...] * jax.lax.rsqrt(var + 1e-5)) + self.bias[...]
+        return nnx.relu(y).astype(self.dtype)
+
+
+class _Block(nnx.Module):
+    """x + conv(dropout(relu(norm(conv(relu(norm(x))))))), with a shortcut free of parameters."""
+
+    def __init__(self, n_in: int, n_out: int, stride: int, *, dropout: float, norm, conv):
+        self.stride, self.grow = stride, n_out - n_in
+        self.norm_0 = norm(n_in)
+        self.conv_0 = conv(n_in, n_out, strides=stride)
+        self.norm_1 = norm(n_out)
+        self.dropout = nnx.Dropout(dropout)
+        self.conv_1 = conv(n_out, n_out)
+
+    def __call__(self, x: jax.Array, train: bool, rngs: nnx.Rngs | None) -> jax.Array:
+        y = self.conv_0(self.norm_0(x, train))
+        y = self.dropout(self.norm_1(y, train), deterministic=not train, rngs=rngs)
+        y = self.conv_1(y)
+        if self.stride > 1:
+            side = (self.stride, self.stride)
+            # SAME, so that an odd side rounds up as the strided convolution does.
+            x = nnx.avg_pool(x, side, side, padding="SAME", count_include_pad=False)
+        before = self.grow // 2
+        return y + jnp.pad(x, ((0, 0), (0, 0), (0, 0), (before, self.grow - before)))
+
+
+class ResNet(nnx.Module):
+    """Pre-activation residual network for small images; wide ones have larger `filters`.
+
+    `filters` are those of the first convolution and of the three stages.
+    """
+
+    def __init__(
+        self,
+        blocks_per_stage: int,
+        filters: Sequence[int],
+        *,
+        num_classes: int,
+        image_shape: tuple[int, int, int],
+        dtype: jax.typing.DTypeLike,
+        rngs: nnx.Rngs,
+        dropout: float = 0.0,
+        batch_norm_axis: str | None = None,
+    ):
+        norm = functools.partial(_NormReLU, axis_name=batch_norm_axis, dtype=dtype)
+        conv = functools.partial(
+            nnx.Conv,
+            kernel_size=(3, 3),
+            use_bias=False,
+            kernel_init=nnx.initializers.variance_scaling(2.0, "fan_out", "normal"),
+            dtype=dtype,
+            param_dtype=wide_dtype(dtype),
+            rngs=rngs,
+        )
+        self.conv = conv(image_shape[-1], filters[0])
+        names, width = [], filters[0]
+        for stage, n_out in enumerate(filters[1:]):
+            for i in range(blocks_per_stage):
+                stride = 2 if stage > 0 and i == 0 else 1
+                block = _Block(width, n_out, stride, dropout=dropout, norm=norm, conv=conv)
+                names.append(f"stage_{stage}_block_{i}")
+                setattr(self, names[-1], block)
+                width = n_out
+        self.blocks = tuple(names)
+        self.norm = norm(width)
+        wide = wide_dtype(dtype)
+        self.output = nnx.Linear(width, num_classes, dtype=wide, param_dtype=wide, rngs=rngs)
+
+    def __call__(self, images: jax.Array, train: bool, rngs: nnx.Rngs | None) -> jax.Array:
+        """Logits of a batch; `rngs` is read by dropout alone."""
+        x = self.conv(images)
+        for name in self.blocks:
+            x = getattr(self, name)(x, train, rngs)
+        x = self.norm(x, train).astype(self.output.dtype)
+        return self.output(x.mean((1, 2)))

@@ -1,0 +1,148 @@
+"""The fields of a run, their defaults and their checks."""
+
+import difflib
+
+import ml_collections
+import optax
+
+from l2rw_jax.methods import get_method
+
+IMBALANCES = ("none", "majority", "long_tail")
+NOISES = ("none", "uniform", "background")
+
+
+class ConfigError(ValueError):
+    """A run that cannot be as asked for: one line for the user, raised before any work starts."""
+
+
+def default_config():
+    """Returns every field of a run with its default.
+
+    >>> default_config().method
+    'l2rw'
+    """
+    config = ml_collections.ConfigDict()
+    config.method = "l2rw"
+    config.seed = (
+        0  # of initialisation, split, corruption and sampling, each on a stream of its own
+    )
+
+    config.dataset = "digits"  # or synthetic-HxWxC-K, or any TFDS image-classification set
+    config.data_dir = ""  # of TFDS sets; empty: $L2RW_DATA_DIR, then TFDS's own default
+    config.classes = ()  # the classes to keep, relabelled 0, 1, ...; empty: all
+    config.clean_size = 100  # trusted images, split from the training set and never trained on
+    config.clean_balanced = True  # equally many clean images a class, or drawn plainly
+    config.val_size = 0  # images of the hyper-validation set, noisy like the training set
+
+    config.imbalance = ml_collections.ConfigDict()
+    config.imbalance.kind = "none"  # none, majority or long_tail
+    config.imbalance.share = 0.5  # majority: of the last class; long_tail: smallest over largest
+    config.imbalance.total = 0  # majority: images in all
+    config.noise = ml_collections.ConfigDict()
+    config.noise.kind = "none"  # none, uniform or background
+    config.noise.ratio = 0.0  # share of the labels (background: of the others) that are changed
+    config.noise.background = 0  # background: the class that labels flip to
+
+    config.model = "mlp-256-256"
+    config.dropout = 0.0
+    config.dtype = "float32"  # of computation; parameters stay float32
+    config.low, config.high = 0.0, 1.0  # what black and white pixels become
+    config.pad = 0  # pixels of padding before the random crop
+    config.flip = False  # random horizontal flip
+
+    config.batch_size = 100
+    config.clean_batch_size = 100
+    config.steps = 3000
+    config.optimizer = "sgd"  # any optimizer of Optax by name
+    config.optimizer_args = ml_collections.ConfigDict({"momentum": 0.9})
+    config.learning_rate = 0.1
+    config.boundaries = ()  # steps after which the learning rate is a tenth
+    config.weight_decay = 0.0  # L2 on kernels, in the gradient
+    config.clip_norm = 0.0  # largest norm of the weighted gradient; 0: unlimited
+
+    config.log_every = 100  # steps in one compiled call, averaged in one line of metrics
+    config.eval_every = 500
+    return config
+
+
+def validate(config):
+    """Checks what can be checked of a config without its data.
+
+    Raises:
+      ConfigError: a field is unknown, has another type, or has a value outside its range.
+
+    >>> config = default_config()
+    >>> config.method = "l2rv"
+    >>> validate(config)
+    Traceback (most recent call last):
+    l2rw_jax.training.config.ConfigError: config.method: got 'l2rv'; takes one of baseline, random,
+    clean_only, l2rw; did you mean 'l2rw'?
+    """
+    _check_fields(config, default_config(), "config")
+    try:
+        get_method(config.method)
+    except ValueError as error:
+        raise ConfigError(f"config.{error}") from None
+    _check_choice("config.imbalance.kind", config.imbalance.kind, IMBALANCES)
+    _check_choice("config.noise.kind", config.noise.kind, NOISES)
+    optimizers = [name for name in dir(optax) if not name.startswith("_")]
+    _check_choice("config.optimizer", config.optimizer, optimizers)
+    for field in ("batch_size", "clean_batch_size", "clean_size", "steps", "log_every"):
+        _require(config[field] >= 1, f"config.{field}", config[field], "an integer above 0")
+    for field in ("seed", "val_size", "pad", "weight_decay", "clip_norm"):
+        _require(
+            config[field] >= 0, f"config.{field}", config[field], "a number that is at least 0"
+        )
+    _require(
+        config.learning_rate > 0, "config.learning_rate", config.learning_rate, "a rate above 0"
+    )
+    _require(0 <= config.dropout < 1, "config.dropout", config.dropout, "a rate in [0, 1)")
+    ratio = config.noise.ratio
+    _require(0 <= ratio < 1, "config.noise.ratio", ratio, "a ratio in [0, 1)")
+    share = config.imbalance.share
+    _require(0 < share < 1, "config.imbalance.share", share, "a ratio in (0, 1)")
+    _require(
+        config.eval_every >= 1 and config.eval_every % config.log_every == 0,
+        "config.eval_every",
+        config.eval_every,
+        f"a multiple of config.log_every, which is {config.log_every}",
+    )
+    _require(
+        config.clean_batch_size <= config.clean_size,
+        "config.clean_batch_size",
+        config.clean_batch_size,
+        f"at most the clean set's size, config.clean_size={config.clean_size}",
+    )
+
+
+def check_name(argument, got, allowed):
+    """Raises ``ConfigError`` with the nearest name unless ``got`` is one of ``allowed``."""
+    if got not in allowed:
+        nearest = difflib.get_close_matches(str(got), list(allowed), 1, cutoff=0)
+        raise ConfigError(f"{argument}: no such field; did you mean {nearest[0]!r}?")
+
+
+def _check_fields(config, known, path):
+    for field, value in config.items():
+        check_name(f"{path}.{field}", field, known)
+        if path == "config" and field == "optimizer_args":
+            continue
+        if isinstance(known[field], ml_collections.ConfigDict):
+            _check_fields(value, known[field], f"{path}.{field}")
+        elif not isinstance(value, type(known[field])):
+            want = type(known[field]).__name__
+            _require(
+                want == "float" and type(value) is int, f"{path}.{field}", repr(value), f"a {want}"
+            )
+
+
+def _check_choice(argument, got, allowed):
+    if got not in allowed:
+        nearest = difflib.get_close_matches(str(got), allowed, 1, cutoff=0)[0]
+        takes = ", ".join(allowed) if len(allowed) < 10 else "a name in optax"
+        raise ConfigError(f"{argument}: got {got!r}; takes {takes}; did you mean {nearest!r}?")
+
+
+def _require(condition, argument, got, takes):
+    if not condition:
+        raise ConfigError(f"{argument}: got {got}; takes {takes}.")

@@ -1,0 +1,139 @@
+"""The training loop: many steps in one compiled call, then log, evaluate, save."""
+
+import time
+
+import jax
+import numpy as np
+import tqdm
+
+from l2rw_jax.models import create_model
+from l2rw_jax.training import workdir as files
+from l2rw_jax.training.config import ConfigError, validate
+from l2rw_jax.training.metrics import classification_metrics, noise_auroc
+from l2rw_jax.training.prepare import prepare, to_device
+from l2rw_jax.training.state import create_state, make_optimizer, mean_weights
+from l2rw_jax.training.step import make_chunk, make_predict, make_step
+
+
+def train_and_evaluate(config, workdir):
+    """Trains one model by one method from one seed, and leaves its files in ``workdir``.
+
+    Args:
+      config: fields as ``default_config`` has them.
+      workdir: folder of the run; one that already holds this run's result is left as it is.
+
+    Returns:
+      The result, a dict, as in result.json.
+
+    Raises:
+      ConfigError: the run cannot be as asked for; nothing was written.
+    """
+    validate(config)
+    result = files.check_workdir(workdir, config)
+    if result is not None:
+        return result
+    run_data, num_classes = prepare(config)
+    model = _model(config, run_data, num_classes)
+    optimizer = _optimizer(config)
+    files.create_workdir(workdir, config)
+
+    init_key, step_key = jax.random.split(jax.random.key(config.seed))
+    state = create_state(init_key, model, optimizer, len(run_data.train.index))
+    run_data = to_device(run_data)
+    started = time.perf_counter()
+    run_chunk = _compiled(config, model, optimizer, state, run_data, step_key)
+    evaluate = _evaluator(config, model, state, run_data)
+    compile_seconds = time.perf_counter() - started
+
+    seconds, evaluations = 0.0, {}
+    with tqdm.tqdm(total=config.steps, unit="step", desc=config.method, disable=None) as bar:
+        for step in range(0, config.steps, config.log_every):
+            started = time.perf_counter()
+            num_steps = min(config.log_every, config.steps - step)
+            state, metrics = run_chunk[num_steps](state, run_data, step_key)
+            metrics = jax.device_get(metrics)  # waits for the steps
+            elapsed = time.perf_counter() - started
+            seconds += elapsed
+            step += num_steps
+            line = {"step": step} | {name: np.mean(values) for name, values in metrics.items()}
+            line["steps_per_second"] = num_steps / elapsed
+            if step % config.eval_every == 0 or step == config.steps:
+                evaluations[step] = evaluate(state)
+                line |= evaluations[step]
+            files.append_metrics(workdir, line)
+            bar.update(num_steps)
+            accuracy = evaluations[max(evaluations)]["test_accuracy"] if evaluations else 0.0
+            bar.set_postfix(loss=f"{line['loss']:.3f}", accuracy=f"{accuracy:.3f}")
+
+    weights, counts = jax.device_get((mean_weights(state), state.weight_count))
+    corrupted = np.asarray(run_data.corrupted)
+    files.write_weights(workdir, weights, counts, corrupted)
+    result = {
+        "method": config.method,
+        "dataset": config.dataset,
+        "seed": config.seed,
+        **evaluations[config.steps],
+        "best_test_accuracy": max(e["test_accuracy"] for e in evaluations.values()),
+        "noise_auroc": noise_auroc(weights, counts, corrupted),
+        "steps": config.steps,
+        "steps_per_second": config.steps / seconds,
+        "compile_seconds": compile_seconds,
+        **files.environment(),
+    }
+    files.write_json(f"{workdir}/{files.RESULT}", result)
+    return result
+
+
+def _model(config, run_data, num_classes):
+    try:
+        return create_model(
+            config.model,
+            num_classes=num_classes,
+            image_shape=run_data.images.shape[1:],
+            dtype=config.dtype,
+            dropout=config.dropout,
+        )
+    except ValueError as error:
+        raise ConfigError(f"config.model={config.model}: {error}") from error
+
+
+def _optimizer(config):
+    try:
+        return make_optimizer(config)
+    except TypeError as error:
+        raise ConfigError(
+            f"config.optimizer_args: optax.{config.optimizer} does not take them: {error}"
+        ) from error
+
+
+def _compiled(config, model, optimizer, state, run_data, key):
+    """The compiled chunks by their number of steps: ``log_every``, and what is left at the end."""
+    step = make_step(config, model, optimizer)
+    lengths = {min(config.log_every, config.steps), config.steps % config.log_every} - {0}
+    return {
+        length: jax.jit(make_chunk(step, length), donate_argnums=0)
+        .lower(state, run_data, key)
+        .compile()
+        for length in lengths
+    }
+
+
+def _evaluator(config, model, state, run_data):
+    """A function from a state to its figures on the test set and the hyper-validation set."""
+    sets = {"test": (run_data.test_images, np.asarray(run_data.test_labels))}
+    if config.val_size:
+        sets["val"] = (run_data.images[run_data.val.index], np.asarray(run_data.val.label))
+    predict = jax.jit(make_predict(config, model))
+    compiled = {
+        name: predict.lower(state.params, state.model_state, images).compile()
+        for name, (images, _) in sets.items()
+    }
+
+    def evaluate(state):
+        figures = {}
+        for name, (images, labels) in sets.items():
+            predictions = compiled[name](state.params, state.model_state, images)
+            figures |= classification_metrics(name, labels, np.asarray(predictions))
+        return figures
+
+    return evaluate

@@ -1,0 +1,40 @@
+"""Figures of a run, computed on the host by scikit-learn."""
+
+import numpy as np
+from sklearn import metrics
+
+
+def classification_metrics(name, labels, predictions):
+    """Accuracy and the mean of the classes' accuracies, by the names ``NAME_accuracy`` and so on.
+
+    >>> import numpy as np
+    >>> classification_metrics("test", np.array([0, 1, 1, 1]), np.array([0, 1, 1, 0]))
+    {'test_accuracy': 0.75, 'test_balanced_accuracy': 0.8333333333333333}
+    """
+    return {
+        f"{name}_accuracy": float(metrics.accuracy_score(labels, predictions)),
+        f"{name}_balanced_accuracy": float(metrics.balanced_accuracy_score(labels, predictions)),
+    }
+
+
+def noise_auroc(mean_weights, weight_counts, corrupted):
+    """Area under the ROC curve of a low mean weight as a detector of corruption.
+
+    Args:
+      mean_weights: ``[n]`` mean weight of each training example.
+      weight_counts: ``[n]`` how often each was drawn; those never drawn are left out.
+      corrupted: ``[n]`` bool.
+
+    Returns:
+      The area, or None where there is only one kind of example.
+
+    >>> import numpy as np
+    >>> weights = np.array([0.1, 0.3, 0.0, 0.2])
+    >>> noise_auroc(weights, np.ones(4), np.array([False, False, True, True]))
+    0.75
+    """
+    drawn = np.asarray(weight_counts) > 0
+    corrupted = np.asarray(corrupted)[drawn]
+    if corrupted.all() or not corrupted.any():
+        return None
+    return float(metrics.roc_auc_score(corrupted, -np.asarray(mean_weights)[drawn]))

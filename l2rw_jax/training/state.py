@@ -1,0 +1,69 @@
+"""What a training step reads and writes."""
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+
+class TrainState(NamedTuple):
+    """Everything that changes from step to step.
+
+    Attributes:
+      step: steps so far.  # shape=(), dtype=int32
+      params: the model's parameters.
+      model_state: the model's running moments.
+      opt_state: the optimizer's state.
+      weight_sum: sum of the weights that each training example got.  # shape=(n,)
+      weight_count: how often each was drawn.  # shape=(n,), dtype=int32
+    """
+
+    step: jax.Array
+    params: Any
+    model_state: Any
+    opt_state: Any
+    weight_sum: jax.Array
+    weight_count: jax.Array
+
+
+def make_optimizer(config):
+    """The optimizer that a config describes: clip, decay, then the optimizer on its schedule.
+
+    The decay is L2, :math:`\\frac{\\lambda}{2} \\lVert W \\rVert^2` on every ``kernel``.
+
+    >>> from l2rw_jax.training.config import default_config
+    >>> type(make_optimizer(default_config())).__name__
+    'GradientTransformationExtraArgs'
+    """
+    schedule = optax.piecewise_constant_schedule(
+        config.learning_rate, {int(boundary): 0.1 for boundary in config.boundaries}
+    )
+    return optax.chain(
+        optax.clip_by_global_norm(config.clip_norm) if config.clip_norm else optax.identity(),
+        optax.add_decayed_weights(config.weight_decay, mask=kernels),
+        getattr(optax, config.optimizer)(schedule, **config.optimizer_args.to_dict()),
+    )
+
+
+def kernels(params):
+    """Marks the leaves of ``params`` that are kernels."""
+    return jax.tree.map_with_path(lambda path, _: path[-1].key == "kernel", params)
+
+
+def create_state(key, model, optimizer, num_train):
+    """The state at step 0, initialised by ``key``."""
+    params, model_state = model.init(key)
+    return TrainState(
+        step=jnp.zeros((), jnp.int32),
+        params=params,
+        model_state=model_state,
+        opt_state=optimizer.init(params),
+        weight_sum=jnp.zeros(num_train),
+        weight_count=jnp.zeros(num_train, jnp.int32),
+    )
+
+
+def mean_weights(state):
+    """The mean weight of each training example over the times it was drawn, ``[n]``; else 0."""
+    return state.weight_sum / jnp.maximum(state.weight_count, 1)

@@ -1,0 +1,128 @@
+"""The files that a run leaves: config.json, metrics.jsonl, weights.npz and result.json."""
+
+import json
+import math
+import os
+import platform
+from importlib import metadata
+from pathlib import Path
+
+import jax
+import numpy as np
+
+from l2rw_jax.training.config import ConfigError
+
+RESULT = "result.json"
+
+
+def check_workdir(workdir, config):
+    """Returns the result of the same run if ``workdir`` holds it, else None.
+
+    Raises:
+      ConfigError: ``workdir`` holds a run of another config, or is no folder.
+    """
+    workdir = Path(workdir)
+    if workdir.exists() and not workdir.is_dir():
+        raise ConfigError(f"workdir: {workdir} is a file; takes a folder.")
+    if not (workdir / "config.json").exists():
+        return None
+    try:
+        found = flatten(json.loads((workdir / "config.json").read_text()))
+    except ValueError:
+        raise ConfigError(
+            f"workdir: {workdir}/config.json is not readable as JSON; take another folder, or "
+            "remove it."
+        ) from None
+    wanted = flatten(to_json(config.to_dict()))
+    for field in sorted(found.keys() | wanted.keys()):
+        if found.get(field) != wanted.get(field):
+            raise ConfigError(
+                f"workdir: {workdir} holds a run of another config: its {field} is "
+                f"{found.get(field)!r}, not {wanted.get(field)!r}; take another folder, or remove "
+                "that one."
+            )
+    result = workdir / RESULT
+    return json.loads(result.read_text()) if result.exists() else None
+
+
+def create_workdir(workdir, config):
+    """Creates the folder with its config.json and without earlier metrics."""
+    try:
+        Path(workdir).mkdir(parents=True, exist_ok=True)
+        write_json(Path(workdir, "config.json"), config.to_dict())
+        Path(workdir, "metrics.jsonl").write_text("")
+    except OSError as error:
+        raise ConfigError(f"workdir: {workdir} cannot be written: {error.strerror}.") from None
+
+
+def append_metrics(workdir, line):
+    """Adds one line to metrics.jsonl."""
+    with Path(workdir, "metrics.jsonl").open("a") as file:
+        file.write(json.dumps(to_json(line)) + "\n")
+
+
+def read_metrics(workdir):
+    """The lines of metrics.jsonl, as dicts."""
+    return [json.loads(line) for line in Path(workdir, "metrics.jsonl").read_text().splitlines()]
+
+
+def write_weights(workdir, mean_weights, weight_counts, corrupted):
+    """Writes what each training example weighed, ``[n]`` each, to weights.npz."""
+    np.savez(
+        Path(workdir, "weights.npz"),
+        mean_weight=mean_weights,
+        count=weight_counts,
+        corrupted=corrupted,
+    )
+
+
+def write_json(path, value):
+    """Writes ``value`` as JSON, whole or not at all."""
+    temporary = Path(f"{path}.tmp")
+    temporary.write_text(json.dumps(to_json(value), indent=2) + "\n")
+    os.replace(temporary, path)
+
+
+def to_json(value):
+    """``value`` in the types that JSON has; numbers that are not finite become None."""
+    if isinstance(value, dict):
+        return {key: to_json(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [to_json(item) for item in value]
+    if isinstance(value, np.generic | np.ndarray | jax.Array):
+        return to_json(np.asarray(value).tolist())
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value
+
+
+def flatten(tree, prefix=""):
+    """A nested dict as one dict with dotted keys.
+
+    >>> flatten({"a": {"b": 1}, "c": 2})
+    {'a.b': 1, 'c': 2}
+    """
+    flat = {}
+    for key, value in tree.items():
+        flat |= (
+            flatten(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value}
+        )
+    return flat
+
+
+def environment():
+    """The device and the versions that a result was made with."""
+    device = jax.devices()[0]
+    packages = ("l2rw_jax", "jax", "jaxlib", "flax", "optax", "numpy")
+    versions = {name: _version(name) for name in packages}
+    return {
+        "device": f"{device.device_kind} x{jax.device_count()} ({os.cpu_count()} host cores)",
+        "versions": {"python": platform.python_version()} | versions,
+    }
+
+
+def _version(package):
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:  # run from a checkout that is not installed
+        return "not installed"
