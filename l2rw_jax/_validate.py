@@ -76,7 +76,13 @@ def check_derivative(inner, inner_state, params):
         _, pullback = jax.vjp(lambda grads: inner.update(grads, inner_state, params)[0], zeros)
         return pullback(optax.tree.random_like(jax.random.key(0), zeros))
 
-    leaves = jax.tree.leaves(derivative(params))
+    try:
+        leaves = jax.tree.leaves(derivative(params))
+    except TypeError as error:
+        raise ValueError(
+            f"inner: its update takes more than gradients, state and parameters ({error}); use "
+            "inner=None (plain SGD looks ahead; any optimizer may still follow in the chain)."
+        ) from error
     if not all(bool(jnp.all(jnp.isfinite(x))) for x in leaves):
         problem = "is not finite"
     elif not any(bool(jnp.any(x)) for x in leaves):

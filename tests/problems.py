@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from jax.flatten_util import ravel_pytree
 
 from l2rw_jax.models import create_model
 
@@ -68,47 +69,55 @@ def residual(b: int = 4, m: int = 4, **options) -> Problem:
     """WRN-10-1 in training mode: batch normalisation couples the losses; aux is its new state.
 
     The images are just large enough for every tap of every kernel to see more than padding: a
-    parameter whose gradient is always zero has no derivative under Adam.
+    parameter whose gradient is always zero has no derivative under Adam. They are one flat array
+    because compiling an update of every leaf, for every optimizer, would take most of the test.
     """
     model = create_model(
-        "wrn-10-1", num_classes=3, image_shape=(8, 8, 1), dtype=jnp.float64, **options
+        "wrn-10-1", num_classes=3, image_shape=(16, 16, 1), dtype=jnp.float64, **options
     )
-    params, model_state = model.init(jax.random.key(0))
+    params, model_state = jax.jit(model.init)(jax.random.key(0))
+    flat, unflatten = ravel_pytree(params)
     rng = np.random.default_rng(0)
 
     def examples(n):
-        # Separate keys for the dropout of the two batches, the same in every evaluation.
         return {
-            "x": jnp.asarray(rng.normal(size=(n, 8, 8, 1))),
+            "x": jnp.asarray(rng.normal(size=(n, 16, 16, 1))),
             "y": jnp.asarray(rng.integers(0, 3, n)),
         }
 
-    def losses(params, batch):
+    def losses(flat, batch):
         logits, state = model.apply(
-            params, model_state, batch["x"], train=True, rng=jax.random.key(len(batch["y"]))
+            unflatten(flat), model_state, batch["x"], train=True, rng=jax.random.key(1)
         )
         return optax.softmax_cross_entropy_with_integer_labels(logits, batch["y"]), state
 
-    def clean_loss(params, clean):
-        return losses(params, clean)[0].mean()
+    def clean_loss(flat, clean):
+        return losses(flat, clean)[0].mean()
 
-    return Problem(losses, clean_loss, params, examples(b), examples(m))
+    return Problem(losses, clean_loss, flat, examples(b), examples(m))
 
 
-def state_of(name: str, problem: Problem) -> Any:
-    """The inner state after three real updates; cold where it is eps_root that is tested."""
-    inner = INNERS[name]
-    if inner is None:
-        return None
-    params = problem.params
-    state = inner.init(params)
-    if name == "adam, eps_root":
-        return state
-    gradient = jax.jit(jax.grad(problem.clean_loss))
-    for _ in range(3):
-        updates, state = inner.update(gradient(params, problem.batch), state, params)
-        params = optax.apply_updates(params, updates)
-    return state
+def inner_states(problem: Problem) -> dict[str, Any]:
+    """Each inner's state after three real gradients; cold where it is eps_root that is tested."""
+
+    @jax.jit
+    def warm(params):
+        def descend(params, _):
+            grads = jax.grad(problem.clean_loss)(params, problem.batch)
+            return jax.tree.map(lambda p, g: p - 0.1 * g, params, grads), grads
+
+        _, history = jax.lax.scan(descend, params, length=3)
+
+        def follow(inner):
+            def step(state, grads):
+                return inner.update(grads, state, params)[1], None
+
+            return jax.lax.scan(step, inner.init(params), history)[0]
+
+        cold = {"adam, eps_root": INNERS["adam, eps_root"].init(params), "none": None}
+        return {name: follow(inner) for name, inner in INNERS.items() if name not in cold} | cold
+
+    return warm(problem.params)
 
 
 def lookahead(problem: Problem, inner, inner_state) -> Callable[[jax.Array], jax.Array]:

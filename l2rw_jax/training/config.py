@@ -65,6 +65,21 @@ def default_config():
     return config
 
 
+def with_variant(config, variant, **variants):
+    """Returns ``config`` with the named variant's fields, given by their dotted names.
+
+    Raises:
+      ConfigError: there is no such variant.
+
+    >>> with_variant(default_config(), "smoke", smoke={"steps": 40}).steps
+    40
+    """
+    if variant:
+        _check_choice("config variant", variant, list(variants))
+        config.update_from_flattened_dict(variants[variant])
+    return config
+
+
 def validate(config):
     """Checks what can be checked of a config without its data.
 
@@ -87,7 +102,8 @@ def validate(config):
     _check_choice("config.noise.kind", config.noise.kind, NOISES)
     optimizers = [name for name in dir(optax) if not name.startswith("_")]
     _check_choice("config.optimizer", config.optimizer, optimizers)
-    for field in ("batch_size", "clean_batch_size", "clean_size", "steps", "log_every"):
+    _check_choice("config.dtype", config.dtype, ("float32", "bfloat16"))
+    for field in ("batch_size", "clean_batch_size", "clean_size", "log_every"):
         _require(config[field] >= 1, f"config.{field}", config[field], "an integer above 0")
     for field in ("seed", "val_size", "pad", "weight_decay", "clip_norm"):
         _require(
@@ -101,12 +117,13 @@ def validate(config):
     _require(0 <= ratio < 1, "config.noise.ratio", ratio, "a ratio in [0, 1)")
     share = config.imbalance.share
     _require(0 < share < 1, "config.imbalance.share", share, "a ratio in (0, 1)")
-    _require(
-        config.eval_every >= 1 and config.eval_every % config.log_every == 0,
-        "config.eval_every",
-        config.eval_every,
-        f"a multiple of config.log_every, which is {config.log_every}",
-    )
+    for field in ("steps", "eval_every"):
+        _require(
+            config[field] >= 1 and config[field] % config.log_every == 0,
+            f"config.{field}",
+            config[field],
+            f"a multiple of config.log_every, which is {config.log_every}",
+        )
     _require(
         config.clean_batch_size <= config.clean_size,
         "config.clean_batch_size",

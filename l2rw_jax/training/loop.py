@@ -41,27 +41,24 @@ def train_and_evaluate(config, workdir):
     state = create_state(init_key, model, optimizer, len(run_data.train.index))
     run_data = to_device(run_data)
     started = time.perf_counter()
-    run_chunk = _compiled(config, model, optimizer, state, run_data, step_key)
+    run = _compiled(config, model, optimizer, state, run_data, step_key)
     evaluate = _evaluator(config, model, state, run_data)
     compile_seconds = time.perf_counter() - started
 
     seconds, evaluations = 0.0, {}
     with tqdm.tqdm(total=config.steps, unit="step", desc=config.method, disable=None) as bar:
-        for step in range(0, config.steps, config.log_every):
+        for step in range(config.log_every, config.steps + 1, config.log_every):
             started = time.perf_counter()
-            num_steps = min(config.log_every, config.steps - step)
-            state, metrics = run_chunk[num_steps](state, run_data, step_key)
-            metrics = jax.device_get(metrics)  # waits for the steps
+            state, metrics = run(state)
             elapsed = time.perf_counter() - started
             seconds += elapsed
-            step += num_steps
-            line = {"step": step} | {name: np.mean(values) for name, values in metrics.items()}
-            line["steps_per_second"] = num_steps / elapsed
+            line = {"step": step} | metrics
+            line["steps_per_second"] = config.log_every / elapsed
             if step % config.eval_every == 0 or step == config.steps:
                 evaluations[step] = evaluate(state)
                 line |= evaluations[step]
             files.append_metrics(workdir, line)
-            bar.update(num_steps)
+            bar.update(config.log_every)
             accuracy = evaluations[max(evaluations)]["test_accuracy"] if evaluations else 0.0
             bar.set_postfix(loss=f"{line['loss']:.3f}", accuracy=f"{accuracy:.3f}")
 
@@ -107,15 +104,22 @@ def _optimizer(config):
 
 
 def _compiled(config, model, optimizer, state, run_data, key):
-    """The compiled chunks by their number of steps: ``log_every``, and what is left at the end."""
-    step = make_step(config, model, optimizer)
-    lengths = {min(config.log_every, config.steps), config.steps % config.log_every} - {0}
-    return {
-        length: jax.jit(make_chunk(step, length), donate_argnums=0)
-        .lower(state, run_data, key)
-        .compile()
-        for length in lengths
-    }
+    """Returns ``run(state) -> (state, metrics)``: ``log_every`` steps and their mean metrics."""
+    # One compiled call does them all, but for convolutions on a CPU: inside a loop, XLA's CPU
+    # compiler leaves their weight gradients in a form that is ten times slower (JAX 0.10, 0.11).
+    single = jax.default_backend() == "cpu" and not config.model.startswith("mlp")
+    chunk = make_chunk(make_step(config, model, optimizer), 1 if single else config.log_every)
+    compiled = jax.jit(chunk, donate_argnums=0).lower(state, run_data, key).compile()
+
+    def run(state):
+        collected = []
+        for _ in range(config.log_every if single else 1):
+            state, metrics = compiled(state, run_data, key)
+            collected.append(metrics)
+        collected = jax.device_get(collected)  # waits for the steps
+        return state, {name: np.mean([m[name] for m in collected]) for name in collected[0]}
+
+    return run
 
 
 def _evaluator(config, model, state, run_data):

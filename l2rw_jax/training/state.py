@@ -28,9 +28,9 @@ class TrainState(NamedTuple):
 
 
 def make_optimizer(config):
-    """The optimizer that a config describes: clip, decay, then the optimizer on its schedule.
+    r"""The optimizer that a config describes: clip, decay, then the optimizer on its schedule.
 
-    The decay is L2, :math:`\\frac{\\lambda}{2} \\lVert W \\rVert^2` on every ``kernel``.
+    The decay is L2, :math:`\frac{\lambda}{2} \lVert W \rVert^2` on every ``kernel``.
 
     >>> from l2rw_jax.training.config import default_config
     >>> type(make_optimizer(default_config())).__name__

@@ -63,6 +63,8 @@ def make_chunk(step, num_steps):
 
     ``metrics`` holds each step's values, ``[num_steps]``.
     """
+    if num_steps == 1:  # no loop: see what loop.py says of convolutions on a CPU
+        return step
 
     def chunk(state, run_data, key):
         return jax.lax.scan(lambda state, _: step(state, run_data, key), state, length=num_steps)

@@ -1,0 +1,1 @@
+"""Programs; run them as ``python -m experiments.NAME --help``."""

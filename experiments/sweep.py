@@ -1,0 +1,122 @@
+"""Trains methods x seeds x the values of one field; a table, a JSON file and figures come of it.
+
+python -m experiments.sweep --config=configs/digits.py --workdir=runs/digits --methods=baseline,l2rw
+    --seeds=3 --sweep=noise.ratio=0.0,0.2,0.4
+
+Runs that are done already are not run again.
+"""
+
+import ast
+import copy
+import shlex
+import sys
+from pathlib import Path
+
+import numpy as np
+from absl import flags
+
+from experiments import cli
+from l2rw_jax import reports
+from l2rw_jax.training import ConfigError, train_and_evaluate, validate
+from l2rw_jax.training import workdir as files
+from l2rw_jax.training.config import check_name
+
+METHODS = flags.DEFINE_list("methods", ["baseline", "random", "clean_only", "l2rw"], "Methods.")
+SEEDS = flags.DEFINE_integer("seeds", 3, "Number of seeds, from config.seed on.", lower_bound=1)
+SWEEP = flags.DEFINE_string("sweep", None, "A field and its values, as noise.ratio=0.0,0.2,0.4.")
+OUTPUT = flags.DEFINE_string(
+    "output", None, "Start of the names of table, JSON and figures; WORKDIR/sweep by default."
+)
+
+
+def main():
+    """Runs what is missing, then reports on everything."""
+    field, values = parse_sweep(SWEEP.value, cli.CONFIG.value)
+    runs = expand(cli.CONFIG.value, METHODS.value, SEEDS.value, field, values)
+    for config, folder in runs:  # all mistakes come to light before any work starts
+        validate(config)
+        files.check_workdir(Path(cli.WORKDIR.value, folder), config)
+    results = []
+    for config, folder in runs:
+        result = train_and_evaluate(config, Path(cli.WORKDIR.value, folder))
+        results.append(result | ({field: config_value(config, field)} if field else {}))
+    print(report(results, [folder for _, folder in runs], field))
+
+
+def parse_sweep(text, config):
+    """The swept field and its values; ``(None, [None])`` for no sweep.
+
+    Raises:
+      ConfigError: not FIELD=VALUE,VALUE,... of a field of ``config``.
+    """
+    if text is None:
+        return None, [None]
+    field, _, listed = text.partition("=")
+    known = files.flatten(config.to_dict())
+    check_name(f"--sweep={field}", field, known)
+    if isinstance(known[field], str):
+        return field, listed.split(",")
+    try:
+        return field, [ast.literal_eval(value) for value in listed.split(",")]
+    except (ValueError, SyntaxError):
+        raise ConfigError(
+            f"--sweep: got {text!r}; takes FIELD=VALUE,VALUE,... with values like {known[field]!r}."
+        ) from None
+
+
+def expand(config, methods, seeds, field, values):
+    """The config and the folder's name of every run."""
+    runs = []
+    for value in values:
+        for method in methods:
+            for seed in range(config.seed, config.seed + seeds):
+                run = copy.deepcopy(config)
+                run.method, run.seed = method, seed
+                folder = f"{method}/seed{seed}"
+                if field:
+                    run.update_from_flattened_dict({field: value})
+                    folder = f"{field}={value}/{folder}"
+                runs.append((run, folder))
+    return runs
+
+
+def config_value(config, field):
+    """The value of a field by its dotted name."""
+    return files.flatten(config.to_dict())[field]
+
+
+def report(results, folders, field):
+    """Writes the table, the JSON file and the figures; returns the table."""
+    config, workdir = cli.CONFIG.value, Path(cli.WORKDIR.value)
+    output = OUTPUT.value or str(workdir / "sweep")
+    Path(output).parent.mkdir(parents=True, exist_ok=True)
+    keys = [field, "method"] if field else ["method"]
+    summary = reports.summarize(results, keys)
+    table = reports.markdown_table(summary, keys)
+    Path(f"{output}.md").write_text(table + "\n")
+    command = shlex.join(["python", "-m", "experiments.sweep", *sys.argv[1:]])
+    about = {"command": command, "config": config.to_dict(), **files.environment()}
+    files.write_json(f"{output}.json", about | {"summary": summary, "runs": results})
+    title = f"{config.dataset}, {config.noise.kind} noise {config.noise.ratio:.0%}, {config.model}"
+    if field:
+        points = {}
+        for result in results:
+            method = points.setdefault(result["method"], {})
+            method.setdefault(result[field], []).append(result["test_accuracy"])
+        reports.plot_sweep(points, f"{output}-{field}.png", xlabel=field, title=title)
+        return table
+    curves = {}
+    for result, folder in zip(results, folders, strict=True):
+        curves.setdefault(result["method"], []).append(files.read_metrics(workdir / folder))
+    reports.plot_curves(curves, f"{output}-accuracy.png", title=title)
+    weighted = [folder for folder in folders if folder.startswith("l2rw/")]
+    if weighted:
+        arrays = [np.load(workdir / folder / "weights.npz") for folder in weighted]
+        weights = np.concatenate([a["mean_weight"] for a in arrays]) * config.batch_size
+        corrupted = np.concatenate([a["corrupted"] for a in arrays])
+        reports.plot_weights(weights, corrupted, f"{output}-weights.png", title=f"l2rw on {title}")
+    return table
+
+
+if __name__ == "__main__":
+    cli.run(main)

@@ -1,0 +1,100 @@
+"""Figures of finished runs, as PNG."""
+
+import matplotlib
+
+matplotlib.use("Agg")  # no screen is needed to write a file
+
+import matplotlib.pyplot as plt
+import numpy as np
+
+from l2rw_jax.reports.table import mean_interval
+
+# Okabe and Ito's colours, which colour-blind readers can tell apart.
+COLORS = ("#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#56B4E9", "#F0E442", "#000000")
+
+
+def plot_curves(runs, path, *, title):
+    """Test accuracy over steps: a line a method, its 95 % interval over seeds as a band.
+
+    Args:
+      runs: ``{method: [lines of metrics.jsonl of a run, ...]}``.
+      path: the PNG to write.
+      title: what was trained on what.
+    """
+    figure, axes = _axes()
+    for color, (method, seeds) in zip(COLORS, runs.items(), strict=False):
+        evaluated = [[line for line in lines if "test_accuracy" in line] for lines in seeds]
+        steps = [line["step"] for line in evaluated[0]]
+        accuracy = [[line["test_accuracy"] for line in lines] for lines in evaluated]
+        _band(axes, steps, list(zip(*accuracy, strict=True)), method, color)
+    axes.set(xlabel="training step", ylabel="test accuracy (%)", title=title)
+    _save(figure, axes, path)
+
+
+def plot_sweep(groups, path, *, xlabel, title):
+    """Last test accuracy over a swept field: a line a method, the 95 % interval as a band.
+
+    Args:
+      groups: ``{method: {value: [accuracy of each seed]}}``.
+      path: the PNG to write.
+      xlabel: the field.
+      title: what was trained on what.
+    """
+    figure, axes = _axes()
+    for color, (method, points) in zip(COLORS, groups.items(), strict=False):
+        _band(axes, list(points), list(points.values()), method, color)
+    axes.set(xlabel=xlabel, ylabel="test accuracy (%), last step", title=title)
+    _save(figure, axes, path)
+
+
+def plot_weights(weights, corrupted, path, *, title):
+    """Histogram of the examples' mean weights, corrupted against uncorrupted.
+
+    Args:
+      weights: ``[n]`` mean weights, as multiples of the uniform weight.
+      corrupted: ``[n]`` bool.
+      path: the PNG to write.
+      title: what was trained on what.
+    """
+    figure, axes = _axes()
+    bins = np.linspace(0, max(np.quantile(weights, 0.995), 1e-12), 41)
+    for color, chosen, label in (
+        (COLORS[0], ~corrupted, "uncorrupted"),
+        (COLORS[3], corrupted, "corrupted"),
+    ):
+        mean = f"mean {weights[chosen].mean():.2f}" if chosen.any() else "none"
+        axes.hist(
+            np.clip(weights[chosen], 0, bins[-1]),
+            bins,
+            alpha=0.65,
+            color=color,
+            label=f"{label} labels ({chosen.sum()}, {mean})",
+        )
+    axes.set(
+        xlabel="mean weight over training (1 = uniform; the last bin holds what is beyond)",
+        ylabel="training examples",
+        title=title,
+    )
+    _save(figure, axes, path)
+
+
+def _axes():
+    figure, axes = plt.subplots(figsize=(7, 4.2), layout="constrained")
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.grid(alpha=0.25)
+    return figure, axes
+
+
+def _band(axes, x, values, label, color):
+    """A line through the means of ``values``, one list of seeds for each x, in percent."""
+    intervals = [mean_interval(list(value)) for value in values]
+    mean = 100 * np.array([mean for mean, _ in intervals])
+    half = 100 * np.array([half or 0.0 for _, half in intervals])
+    axes.plot(x, mean, marker="o", markersize=3, color=color, label=label)
+    axes.fill_between(x, mean - half, mean + half, alpha=0.2, color=color, linewidth=0)
+
+
+def _save(figure, axes, path):
+    axes.legend(frameon=False)
+    figure.savefig(path, dpi=150)
+    plt.close(figure)

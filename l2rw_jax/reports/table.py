@@ -1,0 +1,85 @@
+"""Means with 95 % intervals over seeds, and the table that shows them."""
+
+import statistics
+
+import numpy as np
+from scipy import stats
+
+FIGURES = ("test_accuracy", "best_test_accuracy", "test_balanced_accuracy", "noise_auroc")
+
+
+def mean_interval(values):
+    r"""Mean and half-width of the 95 % confidence interval of the mean, by Student's t.
+
+    .. math:: \bar x \pm t_{0.975,\,n-1} \, s / \sqrt n
+
+    Args:
+      values: the seeds' values; None among them makes the mean None.
+
+    Returns:
+      ``(mean, half_width)``; one value has no interval and a half-width of None.
+
+    >>> mean, half_width = mean_interval([1.0, 2.0, 3.0])
+    >>> round(mean, 4), round(half_width, 4)
+    (2.0, 2.4841)
+    >>> mean_interval([0.5])
+    (0.5, None)
+    """
+    if any(value is None for value in values):
+        return None, None
+    mean, n = float(np.mean(values)), len(values)
+    if n < 2:
+        return mean, None
+    return mean, float(stats.t.ppf(0.975, n - 1) * stats.sem(values))
+
+
+def summarize(results, keys):
+    """One row for each combination of ``keys``: the figures' means and intervals over seeds.
+
+    Args:
+      results: result dicts, as in result.json, with the ``keys`` in them.
+      keys: what tells rows apart, ``("method",)`` for example.
+
+    Returns:
+      Dicts with the keys, ``seeds`` (their number), ``steps_per_second`` (the median) and for each
+      figure ``{"mean", "ci95"}``, in the order in which the rows first come.
+    """
+    rows = {}
+    for result in results:
+        rows.setdefault(tuple(result[key] for key in keys), []).append(result)
+    summary = []
+    for values, group in rows.items():
+        row = dict(zip(keys, values, strict=True)) | {"seeds": len(group)}
+        for figure in FIGURES:
+            mean, ci95 = mean_interval([result[figure] for result in group])
+            row[figure] = {"mean": mean, "ci95": ci95}
+        row["steps_per_second"] = statistics.median(r["steps_per_second"] for r in group)
+        summary.append(row)
+    return summary
+
+
+def markdown_table(summary, keys):
+    """The rows of ``summarize`` as a Markdown table; accuracies in percent."""
+    header = [
+        *keys,
+        "test accuracy % (last)",
+        "best evaluation %",
+        "balanced %",
+        "noise AUROC",
+        "steps/s",
+        "seeds",
+    ]
+    lines = ["| " + " | ".join(header) + " |", "|---" * len(header) + "|"]
+    for row in summary:
+        cells = [str(row[key]) for key in keys]
+        cells += [_cell(row[figure], 100, 1) for figure in FIGURES[:3]]
+        cells += [_cell(row["noise_auroc"], 1, 3), f"{row['steps_per_second']:.0f}"]
+        lines.append("| " + " | ".join([*cells, str(row["seeds"])]) + " |")
+    return "\n".join(lines)
+
+
+def _cell(figure, scale, digits):
+    if figure["mean"] is None:
+        return "-"
+    mean = f"{scale * figure['mean']:.{digits}f}"
+    return mean if figure["ci95"] is None else f"{mean} ± {scale * figure['ci95']:.{digits}f}"
