@@ -14,5 +14,6 @@ def get_config(variant=""):
     config.noise.ratio = 0.4
     config.boundaries = (1500, 2250)
     config.clip_norm = 5.0  # docs/stability.md says what happens without
+    config.log_every, config.eval_every = 50, 100
     smoke = {"steps": 40, "log_every": 20, "eval_every": 20}
     return with_variant(config, variant, smoke=smoke)

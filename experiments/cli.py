@@ -4,7 +4,7 @@ import re
 import sys
 from pathlib import Path
 
-from absl import app, flags
+from absl import app, flags, logging
 from ml_collections import config_flags
 
 from l2rw_jax.training import ConfigError, default_config
@@ -22,6 +22,7 @@ WORKDIR = flags.DEFINE_string("workdir", None, "Folder for what is written.")
 
 def run(main):
     """Runs ``main()`` with the flags parsed; a ``ConfigError`` is one line and exit status 2."""
+    logging.set_verbosity(logging.WARNING)  # not which accelerators JAX did not find
     flags.mark_flags_as_required(["config", "workdir"])
     app.run(lambda argv: _one_line(main), flags_parser=lambda argv: _one_line(_parse, argv))
 
@@ -43,9 +44,14 @@ def _parse(argv):
         elif match := re.match(r"--?config\.(?!optimizer_args\.)([\w.]+)", argument):
             check_name(f"--config.{match[1]}", match[1], known)
     try:
-        return app.parse_flags_with_usage(argv)
+        return flags.FLAGS(argv)
     except AttributeError as error:  # the config file has no such field of its own
         raise ConfigError(f"--config: no such field {error}") from error
+    except flags.Error as error:
+        mistake: BaseException = error
+        while isinstance(mistake.__context__, ConfigError):  # raised by the config file itself
+            mistake = mistake.__context__
+        raise ConfigError(mistake) from error
 
 
 def _check_file(value):

@@ -31,16 +31,19 @@ OUTPUT = flags.DEFINE_string(
 
 def main():
     """Runs what is missing, then reports on everything."""
+    workdir = Path(str(cli.WORKDIR.value))
     field, values = parse_sweep(SWEEP.value, cli.CONFIG.value)
     runs = expand(cli.CONFIG.value, METHODS.value, SEEDS.value, field, values)
     for config, folder in runs:  # all mistakes come to light before any work starts
         validate(config)
-        files.check_workdir(Path(cli.WORKDIR.value, folder), config)
+        files.check_workdir(workdir / folder, config)
     results = []
-    for config, folder in runs:
-        result = train_and_evaluate(config, Path(cli.WORKDIR.value, folder))
+    for number, (config, folder) in enumerate(runs, 1):
+        result = train_and_evaluate(config, workdir / folder)
+        accuracy = f"test accuracy {result['test_accuracy']:.1%}"
+        print(f"[{number}/{len(runs)}] {folder}: {accuracy}", flush=True)
         results.append(result | ({field: config_value(config, field)} if field else {}))
-    print(report(results, [folder for _, folder in runs], field))
+    print("\n" + report(results, [folder for _, folder in runs], field))
 
 
 def parse_sweep(text, config):
@@ -87,7 +90,7 @@ def config_value(config, field):
 
 def report(results, folders, field):
     """Writes the table, the JSON file and the figures; returns the table."""
-    config, workdir = cli.CONFIG.value, Path(cli.WORKDIR.value)
+    config, workdir = cli.CONFIG.value, Path(str(cli.WORKDIR.value))
     output = OUTPUT.value or str(workdir / "sweep")
     Path(output).parent.mkdir(parents=True, exist_ok=True)
     keys = [field, "method"] if field else ["method"]
@@ -99,13 +102,13 @@ def report(results, folders, field):
     files.write_json(f"{output}.json", about | {"summary": summary, "runs": results})
     title = f"{config.dataset}, {config.noise.kind} noise {config.noise.ratio:.0%}, {config.model}"
     if field:
-        points = {}
+        points: dict = {}
         for result in results:
             method = points.setdefault(result["method"], {})
             method.setdefault(result[field], []).append(result["test_accuracy"])
         reports.plot_sweep(points, f"{output}-{field}.png", xlabel=field, title=title)
         return table
-    curves = {}
+    curves: dict = {}
     for result, folder in zip(results, folders, strict=True):
         curves.setdefault(result["method"], []).append(files.read_metrics(workdir / folder))
     reports.plot_curves(curves, f"{output}-accuracy.png", title=title)

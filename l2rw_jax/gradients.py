@@ -48,7 +48,7 @@ def reweighted_value_and_grad(
     map's value and the gradient its transpose's, so the forward pass runs once for both.
 
     A non-finite score gets weight zero, but its backward pass still runs: where that multiplies by
-    NaN itself (a NaN pixel), so does the gradient. Mask such inputs, or skip the step.
+    NaN itself (a NaN pixel) the gradient is NaN, and in reverse mode every score. Mask such inputs.
 
     Args:
       per_example_loss_fn: ``(params, batch) -> [b]``, or ``([b], aux)`` with ``has_aux``. Losses

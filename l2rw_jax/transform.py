@@ -38,7 +38,7 @@ class ReweightState(NamedTuple):
       info: figures of the last update.
     """
 
-    count: jax.Array
+    count: jax.Array  # type: ignore[assignment]  # as in optax, over tuple.count
     inner_state: optax.OptState
     info: ReweightInfo
 
@@ -80,24 +80,26 @@ def reweight(inner=None, *, mode="forward", min_weight=0.0, axis_name=None):
     0.84000003 2
     """
     _validate.check_options(inner, mode, min_weight)
-
-    options = {"mode": mode, "min_weight": min_weight, "axis_name": axis_name}
-    reweighted = functools.partial(reweighted_value_and_grad, inner=inner, **options)
+    reweighted = functools.partial(
+        reweighted_value_and_grad,
+        inner=inner,
+        mode=mode,
+        min_weight=min_weight,
+        axis_name=axis_name,
+    )
+    follower = optax.identity() if inner is None else inner
 
     def init_fn(params):
-        inner_state = optax.EmptyState() if inner is None else inner.init(params)
+        inner_state = follower.init(params)
         _validate.check_derivative(inner, inner_state, params)
         return ReweightState(jnp.zeros((), jnp.int32), inner_state, _zero_info())
 
     def update_fn(updates, state, params=None, *, per_example_loss_fn, val_loss_fn, **extra_args):
-        del updates, extra_args
         value_and_grad = reweighted(
             lambda params, _: per_example_loss_fn(params), lambda params, _: val_loss_fn(params)
         )
-        inner_state = state.inner_state
-        (loss, aux), grads = value_and_grad(params, None, None, inner_state=inner_state)
-        if inner is not None:
-            _, inner_state = inner.update(grads, inner_state, params)
+        (loss, aux), grads = value_and_grad(params, None, None, inner_state=state.inner_state)
+        _, inner_state = follower.update(grads, state.inner_state, params)
         count = optax.safe_increment(state.count)
         return grads, ReweightState(count, inner_state, _info(loss, aux, axis_name))
 

@@ -63,7 +63,9 @@ def run(tx, params, steps, **extra_args):
 @strict
 @both_modes
 @pytest.mark.parametrize(
-    "after", [optax.sgd(0.1), optax.sgd(0.1, momentum=0.9), optax.adamw(0.1)], ids=str
+    "after",
+    [optax.sgd(0.1), optax.sgd(0.1, momentum=0.9), optax.adamw(0.1)],
+    ids=["sgd", "momentum", "adamw"],
 )
 def test_in_a_chain_equals_the_gradient_and_then_the_optimizer(mode, after):
     tx = optax.chain(reweight(mode=mode), after)
@@ -196,7 +198,7 @@ def test_multi_steps_after_it_averages_the_micro_batches():
     value_and_grad = reweighted_value_and_grad(losses, clean_loss)
     first, second = (value_and_grad(start(), *data(step))[1] for step in range(2))
     want = jax.tree.map(lambda p, g, h: p - 0.1 * (g + h) / 2, start(), first, second)
-    problems.assert_close(params, want, 1e-12)
+    problems.assert_close(params, want, 1e-7)  # MultiSteps divides in float32
 
 
 @strict
@@ -289,7 +291,10 @@ def test_options_are_checked_at_once(options, error, match):
 @pytest.mark.parametrize(
     ("inner", "match"),
     [
-        (optax.adam(0.1), "inner: the derivative of its first update .* is not finite; use inner=N"),
+        (
+            optax.adam(0.1),
+            "inner: the derivative of its first update .* is not finite; use inner=N",
+        ),
         (optax.lion(0.1), "inner: the derivative of its first update .* vanishes, so every score"),
         (optax.sgd(0.0), "inner: .* vanishes, so every score .* sgd with a rate above zero"),
         (optax.polyak_sgd(), "inner: its update takes more than gradients, state and param"),

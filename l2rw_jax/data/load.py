@@ -113,7 +113,7 @@ def _tfds(name: str, data_dir: str | os.PathLike | None, cache: Path) -> Dataset
     try:
         with _quiet():
             builder = tfds.builder(name, data_dir=root)
-            info = builder.info
+            info, prepared = builder.info, builder.is_prepared()
     except ImportError as error:  # only building some sets needs TensorFlow
         raise unprepared from error
     except (ValueError, AssertionError) as error:  # unknown name, configuration or version
@@ -136,7 +136,7 @@ def _tfds(name: str, data_dir: str | os.PathLike | None, cache: Path) -> Dataset
             f"data set {name!r} has image={image}, label={label}: give a set whose image is uint8 "
             f"of one fixed shape and whose label is a class"
         )
-    if not builder.is_prepared():
+    if not prepared:
         raise unprepared
     if not {"train", "test"} <= set(info.splits):
         raise ValueError(

@@ -27,7 +27,12 @@ def plot_curves(runs, path, *, title):
         steps = [line["step"] for line in evaluated[0]]
         accuracy = [[line["test_accuracy"] for line in lines] for lines in evaluated]
         _band(axes, steps, list(zip(*accuracy, strict=True)), method, color)
-    axes.set(xlabel="training step", ylabel="test accuracy (%)", title=title)
+    seeds = max(len(seeds) for seeds in runs.values())
+    axes.set(
+        xlabel="training step",
+        ylabel="test accuracy (%)",
+        title=f"{title}\nmean and 95 % interval, {seeds} seeds",
+    )
     _save(figure, axes, path)
 
 

@@ -44,7 +44,7 @@ def summarize(results, keys):
       Dicts with the keys, ``seeds`` (their number), ``steps_per_second`` (the median) and for each
       figure ``{"mean", "ci95"}``, in the order in which the rows first come.
     """
-    rows = {}
+    rows: dict = {}
     for result in results:
         rows.setdefault(tuple(result[key] for key in keys), []).append(result)
     summary = []

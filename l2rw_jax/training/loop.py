@@ -134,7 +134,7 @@ def _evaluator(config, model, state, run_data):
     }
 
     def evaluate(state):
-        figures = {}
+        figures: dict = {}
         for name, (images, labels) in sets.items():
             predictions = compiled[name](state.params, state.model_state, images)
             figures |= classification_metrics(name, labels, np.asarray(predictions))

@@ -102,7 +102,7 @@ def flatten(tree, prefix=""):
     >>> flatten({"a": {"b": 1}, "c": 2})
     {'a.b': 1, 'c': 2}
     """
-    flat = {}
+    flat: dict = {}
     for key, value in tree.items():
         flat |= (
             flatten(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value}

@@ -1,0 +1,39 @@
+# Every target makes .venv when it is missing or older than what it is made from.
+PYTHON ?= python3
+BIN := .venv/bin
+STAMP := .venv/.made
+METHODS := baseline,random,clean_only,l2rw
+DIGITS := -m experiments.sweep --config=configs/digits.py --workdir=runs/digits --methods=$(METHODS) --seeds=3
+
+.PHONY: run test test-all lint format results clean
+
+$(STAMP): setup.cfg pyproject.toml
+	@echo "Making .venv (some minutes, once) ..."
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
+	@touch $(STAMP)
+
+run: $(STAMP)  ## the main job: digits with 40 % label noise, four methods, three seeds
+	$(BIN)/python $(DIGITS)
+	@echo "Figures: runs/digits/sweep-accuracy.png, runs/digits/sweep-weights.png"
+
+test: $(STAMP)  ## the tests, but for the slow ones
+	$(BIN)/python -m pytest -n 2 -q
+
+test-all: $(STAMP)  ## all tests
+	$(BIN)/python -m pytest -n 2 -q -m ""
+
+lint: $(STAMP)  ## ruff and mypy
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy l2rw_jax experiments
+
+format: $(STAMP)
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+results: $(STAMP)  ## makes the committed files of results/digits* again
+	$(BIN)/python $(DIGITS) --output=results/digits
+
+clean:
+	rm -rf .venv build runs *.egg-info

@@ -1,0 +1,49 @@
+"""Tables against closed forms, figures as files with the right lines in them."""
+
+import numpy as np
+import pytest
+
+from l2rw_jax import reports
+
+
+def _result(method, accuracy, **fields):
+    figures = {"test_accuracy": accuracy, "best_test_accuracy": accuracy + 0.1}
+    figures |= {"test_balanced_accuracy": accuracy, "noise_auroc": None, "steps_per_second": 5.0}
+    return {"method": method} | figures | fields
+
+
+def test_mean_interval_is_student_s():
+    # t at 0.975 with 4 degrees of freedom is 2.776445 in every table.
+    values = [0.1, 0.4, 0.2, 0.5, 0.3]
+    mean, half_width = reports.mean_interval(values)
+    assert mean == pytest.approx(0.3)
+    assert half_width == pytest.approx(2.776445 * np.std(values, ddof=1) / np.sqrt(5), rel=1e-6)
+    assert reports.mean_interval([0.5, None]) == (None, None)
+
+
+def test_summary_groups_by_the_keys_in_order():
+    results = [_result("b", 0.5), _result("a", 0.7), _result("b", 0.7)]
+    rows = reports.summarize(results, ["method"])
+    assert [(row["method"], row["seeds"]) for row in rows] == [("b", 2), ("a", 1)]
+    assert rows[0]["test_accuracy"]["mean"] == pytest.approx(0.6)
+    assert rows[1]["test_accuracy"]["ci95"] is None
+
+
+def test_the_table_shows_the_last_step_before_the_best_and_a_dash_for_nothing():
+    table = reports.markdown_table(reports.summarize([_result("a", 0.7)], ["method"]), ["method"])
+    header, _, row = table.splitlines()
+    assert header.index("(last)") < header.index("best")
+    assert row == "| a | 70.0 | 80.0 | 70.0 | - | 5 | 1 |"
+
+
+def test_figures_are_written(tmp_path):
+    lines = [{"step": 10}, {"step": 20, "test_accuracy": 0.5}, {"step": 40, "test_accuracy": 0.6}]
+    reports.plot_curves({"a": [lines, lines]}, tmp_path / "curves.png", title="t")
+    weights, corrupted = np.array([0.1, 1.0, 2.0]), np.array([True, False, False])
+    reports.plot_weights(weights, corrupted, tmp_path / "weights.png", title="t")
+    none = np.zeros(3, bool)
+    reports.plot_weights(np.zeros(3), none, tmp_path / "none.png", title="t")
+    points = {"a": {0.1: [0.5, 0.6], 0.2: [0.4, 0.5]}}
+    reports.plot_sweep(points, tmp_path / "sweep.png", xlabel="x", title="t")
+    for name in ("curves", "weights", "none", "sweep"):
+        assert (tmp_path / f"{name}.png").read_bytes().startswith(b"\x89PNG")

@@ -1,0 +1,210 @@
+"""A batch divided over a mapped axis gives what one device gives for the whole of it."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import problems
+import pytest
+from jax.sharding import Mesh
+from jax.sharding import PartitionSpec as P
+
+from l2rw_jax import example_scores, example_weights, reweight, reweighted_value_and_grad
+
+pytestmark = pytest.mark.usefixtures("strict")
+
+AXIS = "data"
+MAPS = ("vmap", "pmap", "shard_map", "shard_map unchecked")
+DEVICES = 8
+
+
+def divided(kind, fn, count=DEVICES):
+    """Maps `fn(shared, *batches) -> (whole, parts)` over the axis, the batches divided evenly.
+
+    Returns `whole`, after checking that all devices agree on it, and `parts` put together.
+    """
+    if kind.startswith("shard_map"):
+        return jax.jit(
+            jax.shard_map(
+                fn,
+                mesh=Mesh(np.array(jax.devices()[:count]), (AXIS,)),
+                in_specs=(P(), P(AXIS), P(AXIS)),
+                out_specs=(P(), P(AXIS)),
+                check_vma=kind == "shard_map",
+            )
+        )
+    if kind == "vmap":
+        mapped = jax.jit(jax.vmap(fn, (None, 0, 0), axis_name=AXIS))
+    else:
+        mapped = jax.pmap(fn, AXIS, in_axes=(None, 0, 0), devices=jax.devices()[:count])
+
+    def call(shared, *batches):
+        whole, parts = mapped(
+            shared,
+            *jax.tree.map(lambda x: x.reshape(count, len(x) // count, *x.shape[1:]), batches),
+        )
+        first = jax.tree.map(lambda x: x[0], whole)
+        for i in range(1, count):
+            problems.assert_equal(jax.tree.map(lambda x, i=i: x[i], whole), first)
+        join = lambda x: x.reshape(-1, *x.shape[2:])  # noqa: E731
+        return first, jax.tree.map(join, parts)
+
+    return call
+
+
+def by_reach(fn, state=None):
+    """`fn`'s result as (what belongs to the whole batch, what belongs to single examples)."""
+
+    def call(params, batch, clean):
+        (loss, aux), grads = fn(params, batch, clean, inner_state=state)
+        whole = (loss, aux.val_loss, grads, aux.aux)
+        return whole, (aux.weights, aux.scores, aux.losses)
+
+    return call
+
+
+@functools.cache
+def smooth():
+    with jax.enable_x64(True):
+        problem = problems.mlp(b=24, m=16)
+        return problem, problems.inner_states(problem)
+
+
+@pytest.mark.parametrize("kind", MAPS)
+@pytest.mark.parametrize("mode", ["forward", "reverse"])
+@pytest.mark.parametrize("name", ["none", "momentum", "adam, eps_root"])
+def test_value_and_grad_equal_one_device(kind, mode, name):
+    problem, state = smooth()[0], smooth()[1][name]
+    make = functools.partial(
+        reweighted_value_and_grad,
+        problem.losses,
+        problem.clean_loss,
+        inner=problems.INNERS[name],
+        mode=mode,
+    )
+    arguments = (problem.params, problem.batch, problem.clean)
+    want = by_reach(make(), state)(*arguments)
+    got = divided(kind, by_reach(make(axis_name=AXIS), state))(*arguments)
+    problems.assert_close(got, want, 1e-10)
+
+
+@pytest.mark.parametrize("kind", MAPS)
+def test_weights_that_are_all_zero_on_some_devices_only(kind):
+    """Half the devices hold only contradictions: the whole batch's sum still divides."""
+    x = jnp.asarray(np.random.default_rng(0).normal(size=(16, 2)))
+    sign = jnp.repeat(jnp.array([1.0, -1.0]), 8)
+    batch, clean = {"x": x, "y": sign}, {"x": x[:8], "y": jnp.ones(8)}
+
+    def losses(w, batch):
+        # The gradient of every example is along y, so the clean batch judges by y alone.
+        return -batch["y"] * w * (1 + batch["x"][:, 0] ** 2)
+
+    make = functools.partial(reweighted_value_and_grad, losses, lambda *a: losses(*a).mean())
+    want = by_reach(make())(jnp.zeros(()), batch, clean)
+    got = divided(kind, by_reach(make(axis_name=AXIS)))(jnp.zeros(()), batch, clean)
+    weights = got[1][0]
+    assert np.all(weights[:8] > 0) and np.all(weights[8:] == 0)
+    problems.assert_close(got, want, 1e-12)
+
+
+@pytest.mark.parametrize("kind", MAPS)
+def test_weights_and_scores_alone(kind):
+    problem = smooth()[0]
+
+    def parts(params, batch, clean, axis_name=AXIS):
+        scores = example_scores(
+            lambda p: problem.losses(p, batch),
+            lambda p: problem.clean_loss(p, clean),
+            params,
+            axis_name=axis_name,
+        )
+        return (), (scores, example_weights(scores, min_weight=0.1, axis_name=axis_name))
+
+    arguments = (problem.params, problem.batch, problem.clean)
+    got = divided(kind, parts)(*arguments)
+    problems.assert_close(got, parts(*arguments, axis_name=None), 1e-10)
+
+
+@pytest.mark.parametrize("kind", MAPS)
+def test_the_transform_in_a_chain(kind):
+    problem = smooth()[0]
+
+    def two_steps(params, batch, clean, axis_name=AXIS):
+        inner = optax.sgd(0.3, momentum=0.9)
+        tx = optax.chain(reweight(inner, axis_name=axis_name), optax.adam(0.01))
+        state = tx.init(params)
+        for _ in range(2):
+            updates, state = tx.update(
+                None,
+                state,
+                params,
+                per_example_loss_fn=lambda p: problem.losses(p, batch),
+                val_loss_fn=lambda p: problem.clean_loss(p, clean),
+            )
+            params = optax.apply_updates(params, updates)
+        return (params, state), ()
+
+    arguments = (problem.params, problem.batch, problem.clean)
+    want = two_steps(*arguments, axis_name=None)
+    problems.assert_close(divided(kind, two_steps)(*arguments), want, 1e-6)  # info is float32
+
+
+def test_two_axes_at_once():
+    problem, states = smooth()
+    axes = ("pod", "chip")
+    make = functools.partial(
+        reweighted_value_and_grad,
+        problem.losses,
+        problem.clean_loss,
+        inner=problems.INNERS["momentum"],
+    )
+    arguments = (problem.params, problem.batch, problem.clean)
+    for mode in ("forward", "reverse"):
+        fn = by_reach(make(mode=mode, axis_name=axes), states["momentum"])
+        mapped = jax.shard_map(
+            fn,
+            mesh=Mesh(np.array(jax.devices()).reshape(4, 2), axes),
+            in_specs=(P(), P(axes), P(axes)),
+            out_specs=(P(), P(axes)),
+        )
+        want = by_reach(make(mode=mode), states["momentum"])(*arguments)
+        problems.assert_close(jax.jit(mapped)(*arguments), want, 1e-10)
+
+
+@pytest.mark.parametrize("kind", MAPS)
+@pytest.mark.parametrize("mode", ["forward", "reverse"])
+def test_losses_that_know_each_other_across_devices(kind, mode):
+    """Normalised predictions, as under batch normalisation: gradients cross the devices too."""
+    rng = np.random.default_rng(0)
+    batch = {"x": jnp.asarray(rng.normal(size=(24, 3))), "y": jnp.asarray(rng.normal(size=24))}
+    clean = jax.tree.map(lambda x: x[:16] + 0.5, batch)
+
+    def losses(w, batch, axis_name):
+        z = batch["x"] @ w
+        moments = jnp.stack([z.mean(), (z**2).mean()])
+        if axis_name is not None:
+            moments = jax.lax.pmean(moments, axis_name)
+        return ((z - moments[0]) / jnp.sqrt(moments[1] - moments[0] ** 2) - batch["y"]) ** 2
+
+    def make(axis_name):
+        per_example = functools.partial(losses, axis_name=axis_name)
+        return by_reach(
+            reweighted_value_and_grad(
+                per_example, lambda *a: per_example(*a).mean(), mode=mode, axis_name=axis_name
+            )
+        )
+
+    arguments = (jnp.asarray(rng.normal(size=3)), batch, clean)
+    problems.assert_close(divided(kind, make(AXIS))(*arguments), make(None)(*arguments), 1e-10)
+
+
+def test_batch_norm_of_a_residual_net_over_the_axis():
+    with jax.numpy_rank_promotion("allow"):
+        whole, parts = problems.residual(), problems.residual(batch_norm_axis=AXIS)
+        arguments = (whole.params, whole.batch, whole.clean)
+        make = functools.partial(reweighted_value_and_grad, has_aux=True)
+        want = jax.jit(by_reach(make(whole.losses, whole.clean_loss)))(*arguments)
+        fn = by_reach(make(parts.losses, parts.clean_loss, axis_name=AXIS))
+        problems.assert_close(divided("shard_map", fn, 2)(*arguments), want, 1e-9)

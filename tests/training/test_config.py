@@ -1,0 +1,56 @@
+"""Every wrong field is one line that names it, what came and what is allowed."""
+
+import pytest
+
+from l2rw_jax.training import ConfigError, default_config, validate
+
+BAD = [
+    ("method", "l2rv", r"config.method: got 'l2rv'; takes one of .*did you mean 'l2rw'\?"),
+    ("optimizer", "sdg", r"config.optimizer: got 'sdg'.*did you mean 'sgd'\?"),
+    ("dtype", "float31", r"config.dtype: got 'float31'; takes float32, bfloat16"),
+    ("noise.kind", "unifrm", r"config.noise.kind: got 'unifrm'.*did you mean 'uniform'\?"),
+    ("imbalance.kind", "longtail", r"config.imbalance.kind.*did you mean 'long_tail'\?"),
+    ("noise.ratio", 1.0, r"config.noise.ratio: got 1.0; takes a ratio in \[0, 1\)"),
+    ("noise.ratio", -0.1, r"config.noise.ratio: got -0.1; takes a ratio in \[0, 1\)"),
+    ("imbalance.share", 1.0, r"config.imbalance.share: got 1.0; takes a ratio in \(0, 1\)"),
+    ("dropout", 1.0, r"config.dropout: got 1.0; takes a rate in \[0, 1\)"),
+    ("batch_size", 0, r"config.batch_size: got 0; takes an integer above 0"),
+    ("clean_batch_size", 101, r"config.clean_batch_size: got 101; takes at most .*clean_size=100"),
+    ("learning_rate", 0.0, r"config.learning_rate: got 0.0; takes a rate above 0"),
+    ("weight_decay", -1.0, r"config.weight_decay: got -1.0; takes a number that is at least 0"),
+    ("steps", 250, r"config.steps: got 250; takes a multiple of config.log_every, which is 100"),
+    ("eval_every", 150, r"config.eval_every: got 150; takes a multiple of config.log_every"),
+]
+
+
+@pytest.mark.parametrize(("field", "value", "message"), BAD)
+def test_a_bad_value_is_refused_by_name(field, value, message):
+    config = default_config()
+    config.update_from_flattened_dict({field: value})
+    with pytest.raises(ConfigError, match=message) as error:
+        validate(config)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("field", "nearest"), [("batchsize", "batch_size"), ("noise.ration", "ratio")]
+)
+def test_an_unknown_field_is_refused_with_the_nearest(field, nearest):
+    config = default_config()
+    with config.unlocked():
+        config.update_from_flattened_dict({field: 1})
+    with pytest.raises(ConfigError, match=rf"config.{field}: no such field.*{nearest}"):
+        validate(config)
+
+
+def test_a_value_of_another_type_is_refused():
+    config = default_config().to_dict()
+    config["classes"] = "49"
+    import ml_collections
+
+    with pytest.raises(ConfigError, match=r"config.classes: got '49'; takes a tuple"):
+        validate(ml_collections.ConfigDict(config))
+
+
+def test_the_default_is_valid():
+    validate(default_config())

@@ -1,0 +1,110 @@
+"""A run leaves its files, is a function of its seed, and never disturbs another run's folder."""
+
+import json
+
+import numpy as np
+import pytest
+
+from l2rw_jax.training import ConfigError, default_config, train_and_evaluate
+from l2rw_jax.training.workdir import read_metrics, to_json
+
+
+def _config(**fields):
+    config = default_config()
+    fields = {"noise.kind": "uniform", "noise.ratio": 0.4, "steps": 40, "log_every": 10} | fields
+    config.update_from_flattened_dict({"model": "mlp-16", "eval_every": 20} | fields)
+    return config
+
+
+def test_a_run_leaves_its_files(tmp_path):
+    config = _config(val_size=100)
+    result = train_and_evaluate(config, tmp_path / "run")
+    written = json.loads((tmp_path / "run/result.json").read_text())
+    assert written == to_json(result)
+    assert json.loads((tmp_path / "run/config.json").read_text()) == to_json(config.to_dict())
+    lines = read_metrics(tmp_path / "run")
+    assert [line["step"] for line in lines] == [10, 20, 30, 40]
+    evaluated = [line for line in lines if "test_accuracy" in line]
+    assert [line["step"] for line in evaluated] == [20, 40]
+    assert written["test_accuracy"] == evaluated[-1]["test_accuracy"]  # the last, not the best
+    assert written["best_test_accuracy"] == max(line["test_accuracy"] for line in evaluated)
+    assert {"val_accuracy", "compile_seconds", "steps_per_second", "device", "versions"} <= set(
+        written
+    )
+    weights = np.load(tmp_path / "run/weights.npz")
+    assert weights["count"].sum() == 40 * 100
+    assert weights["mean_weight"].shape == weights["corrupted"].shape == (1437 - 200,)
+
+
+def test_a_run_is_a_function_of_its_seed(tmp_path):
+    def accuracy_and_losses(name, seed):
+        result = train_and_evaluate(_config(seed=seed), tmp_path / name)
+        return result["test_accuracy"], [line["loss"] for line in read_metrics(tmp_path / name)]
+
+    assert accuracy_and_losses("a", 0) == accuracy_and_losses("b", 0)
+    assert accuracy_and_losses("a", 0)[1] != accuracy_and_losses("c", 1)[1]
+
+
+def test_a_finished_run_is_not_run_again(tmp_path):
+    first = train_and_evaluate(_config(), tmp_path)
+    (tmp_path / "metrics.jsonl").write_text("kept")
+    assert train_and_evaluate(_config(), tmp_path) == to_json(first)
+    assert (tmp_path / "metrics.jsonl").read_text() == "kept"
+
+
+def test_an_unfinished_run_starts_again(tmp_path):
+    first = train_and_evaluate(_config(), tmp_path)
+    (tmp_path / "result.json").unlink()
+    again = train_and_evaluate(_config(), tmp_path)
+    assert again["test_accuracy"] == first["test_accuracy"]
+    assert len(read_metrics(tmp_path)) == 4
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"seed": 1}, r"holds a run of another config: its seed is 0, not 1"),
+        ({"noise.ratio": 0.2}, r"another config: its noise.ratio is 0.4, not 0.2"),
+    ],
+)
+def test_a_folder_of_another_config_is_refused_and_left_alone(tmp_path, fields, message):
+    train_and_evaluate(_config(), tmp_path)
+    before = {path: path.read_bytes() for path in tmp_path.iterdir()}
+    with pytest.raises(ConfigError, match=message):
+        train_and_evaluate(_config(**fields), tmp_path)
+    assert before == {path: path.read_bytes() for path in tmp_path.iterdir()}
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"model": "resnet-33"}, r"config.model=resnet-33: .*resnet-D with D = 6n \+ 2"),
+        ({"model": "mpl-16"}, r"config.model=mpl-16: .*nearest: 'mlp-256-256'"),
+        ({"batch_size": 5000}, r"only 1337 images are left"),
+        ({"optimizer": "lbfgs"}, r"config.optimizer_args: optax.lbfgs does not take them"),
+    ],
+)
+def test_a_mistake_leaves_no_folder(tmp_path, fields, message):
+    with pytest.raises(ConfigError, match=message):
+        train_and_evaluate(_config(**fields), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_folder_that_cannot_be_one_is_refused(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ConfigError, match=r"workdir: .*file is a file; takes a folder"):
+        train_and_evaluate(_config(), tmp_path / "file")
+    with pytest.raises(ConfigError, match=r"workdir: .*cannot be written: Not a directory"):
+        train_and_evaluate(_config(), tmp_path / "file/run")
+
+
+def test_on_noisy_digits_l2rw_beats_the_baseline_and_finds_the_noise(tmp_path):
+    # A third of `make run`'s steps; there, three seeds give 70 % and 94 % and an AUROC of 0.89.
+    fields = {"steps": 1000, "log_every": 500, "eval_every": 500, "boundaries": (500, 750)}
+    fields |= {"model": "mlp-256-256", "clip_norm": 5.0}
+    results = {
+        method: train_and_evaluate(_config(method=method, **fields), tmp_path / method)
+        for method in ("baseline", "l2rw")
+    }
+    assert results["l2rw"]["test_accuracy"] > results["baseline"]["test_accuracy"] + 0.1
+    assert results["l2rw"]["noise_auroc"] > 0.8

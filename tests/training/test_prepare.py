@@ -1,0 +1,86 @@
+"""The data of a run: sizes, disjoint parts, corruption, and the seed's streams."""
+
+import numpy as np
+import pytest
+
+from l2rw_jax import data
+from l2rw_jax.training import ConfigError, default_config
+from l2rw_jax.training.prepare import prepare
+
+
+def _config(**fields):
+    config = default_config()
+    config.update_from_flattened_dict({"noise.kind": "uniform", "noise.ratio": 0.4} | fields)
+    return config
+
+
+def test_parts_are_disjoint_and_complete_and_only_training_labels_are_corrupted():
+    run_data, num_classes = prepare(_config(clean_size=50, val_size=100))
+    true = data.load("digits").train_labels
+    train, clean, val = (part.index for part in (run_data.train, run_data.clean, run_data.val))
+    assert num_classes == 10
+    assert (len(clean), len(val)) == (50, 100)
+    np.testing.assert_array_equal(np.sort(np.concatenate([train, clean, val])), np.arange(1437))
+    np.testing.assert_array_equal(run_data.clean.label, true[clean])
+    np.testing.assert_array_equal(np.bincount(run_data.clean.label), np.full(10, 5))
+    np.testing.assert_array_equal(run_data.corrupted, run_data.train.label != true[train])
+    assert run_data.corrupted.sum() == round(0.4 * len(train))
+    assert (run_data.val.label != true[val]).sum() == 40  # noisy like the training set
+
+
+def test_more_noise_leaves_the_split_as_it_is():
+    little, _ = prepare(_config(**{"noise.ratio": 0.1}))
+    much, _ = prepare(_config(**{"noise.ratio": 0.5}))
+    np.testing.assert_array_equal(little.train.index, much.train.index)
+
+
+def test_seeds_draw_other_splits_and_the_same_seed_the_same():
+    first, again, other = (prepare(_config(seed=seed))[0] for seed in (0, 0, 1))
+    np.testing.assert_array_equal(first.train.label, again.train.label)
+    assert not np.array_equal(first.clean.index, other.clean.index)
+    assert not np.array_equal(first.corrupted, other.corrupted)
+
+
+def test_classes_are_renumbered_and_the_last_is_the_majority():
+    fields = {"classes": (4, 9), "clean_size": 10, "clean_batch_size": 10, "noise.kind": "none"}
+    fields |= {"imbalance.kind": "majority", "imbalance.share": 0.9, "imbalance.total": 100}
+    run_data, num_classes = prepare(_config(batch_size=20, **fields))
+    true = data.load("digits")
+    assert num_classes == 2
+    # 90 nines and 10 fours, five of each in the clean set.
+    np.testing.assert_array_equal(np.bincount(run_data.train.label), [5, 85])
+    np.testing.assert_array_equal(np.bincount(run_data.clean.label), [5, 5])
+    fours = run_data.train.index[run_data.train.label == 0]
+    np.testing.assert_array_equal(true.train_labels[fours], np.full(5, 4))
+    np.testing.assert_array_equal(
+        np.bincount(run_data.test_labels), np.bincount(true.test_labels)[[4, 9]]
+    )
+    assert len(run_data.test_images) == len(run_data.test_labels)
+
+
+def test_a_long_tail_can_be_combined_with_background_noise():
+    fields = {"imbalance.kind": "long_tail", "imbalance.share": 0.1, "noise.kind": "background"}
+    run_data, _ = prepare(_config(clean_size=20, clean_batch_size=20, **fields))
+    true = data.load("digits").train_labels[run_data.train.index]
+    counts = np.bincount(true)
+    assert counts[0] > 8 * counts[9]
+    np.testing.assert_array_equal(np.unique(run_data.train.label[run_data.corrupted]), [0])
+    assert run_data.corrupted.sum() == round(0.4 * (true != 0).sum())
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"dataset": "digit"}, r"config.dataset=digit: .*'digits'"),
+        ({"clean_size": 5000}, r"clean_size 5000"),
+        ({"clean_size": 1400}, r"class \d has \d+ examples but 140 are needed"),
+        ({"batch_size": 5000}, r"config.batch_size is 5000, but only 1337 images are left"),
+        ({"classes": (4,)}, r"config.classes is \(4,\): give at least two of 0..9"),
+        ({"classes": (4, 10)}, r"config.classes is \(4, 10\): give at least two of 0..9"),
+        ({"noise.kind": "background", "noise.background": 10}, r"background is 10"),
+        ({"imbalance.kind": "majority"}, r"total is 0"),
+    ],
+)
+def test_what_the_data_cannot_give_is_refused(fields, message):
+    with pytest.raises(ConfigError, match=message):
+        prepare(_config(**fields))

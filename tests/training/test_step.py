@@ -1,0 +1,129 @@
+"""The step is a pure function of the state; its update and its metrics are what they say."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from l2rw_jax import losses
+from l2rw_jax.data import sample
+from l2rw_jax.models import create_model
+from l2rw_jax.training import default_config
+from l2rw_jax.training.prepare import prepare, to_device
+from l2rw_jax.training.state import create_state, make_optimizer, mean_weights
+from l2rw_jax.training.step import make_chunk, make_predict, make_step
+
+
+def _setup(**fields):
+    config = default_config()
+    config.update_from_flattened_dict(
+        {"model": "mlp-16", "noise.kind": "uniform", "noise.ratio": 0.4, "batch_size": 32} | fields
+    )
+    run_data, num_classes = prepare(config)
+    shape = run_data.images.shape[1:]
+    model = create_model(config.model, num_classes=num_classes, image_shape=shape)
+    optimizer = make_optimizer(config)
+    state = create_state(jax.random.key(0), model, optimizer, len(run_data.train.index))
+    return config, model, optimizer, state, to_device(run_data)
+
+
+KEY = jax.random.key(7)
+
+
+@pytest.mark.parametrize("method", ["baseline", "l2rw"])
+def test_a_chunk_is_its_steps_one_by_one(method):
+    config, model, optimizer, state, run_data = _setup(method=method)
+    step = make_step(config, model, optimizer)
+    chunked, metrics = jax.jit(make_chunk(step, 5))(state, run_data, KEY)
+    single = jax.jit(make_chunk(step, 1))
+    for i in range(5):
+        state, values = single(state, run_data, KEY)
+        np.testing.assert_allclose(values["loss"], metrics["loss"][i], rtol=1e-5)
+    assert int(chunked.step) == int(state.step) == 5
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6), chunked, state
+    )
+
+
+def test_the_same_state_gives_the_same_step_and_another_step_another_batch():
+    config, model, optimizer, state, run_data = _setup()
+    step = jax.jit(make_step(config, model, optimizer))
+    first, again = step(state, run_data, KEY)[0], step(state, run_data, KEY)[0]
+    jax.tree.map(np.testing.assert_array_equal, first, again)
+    later, _ = step(state._replace(step=state.step + 1), run_data, KEY)
+    assert not np.array_equal(first.weight_count, later.weight_count)
+
+
+def test_the_baseline_s_step_is_optax_s_on_the_mean_loss_with_l2_on_kernels():
+    config, model, optimizer, state, run_data = _setup(method="baseline", weight_decay=0.01)
+    state = state._replace(params=jax.tree.map(lambda p: p + 0.1, state.params))  # biases too
+    stepped, metrics = make_step(config, model, optimizer)(state, run_data, KEY)
+
+    keys = jax.random.split(jax.random.fold_in(KEY, 0), 5)
+    rows = sample(keys[0], len(run_data.train.index), 32)
+    images = run_data.images[run_data.train.index[rows]] / 255.0
+
+    def objective(params):
+        logits, _ = model.apply(params, {}, images, train=True)
+        loss = losses.cross_entropy(logits, run_data.train.label[rows]).mean()
+        squares = sum(jnp.sum(layer["kernel"] ** 2) for layer in params.values())
+        return loss + 0.01 / 2 * squares, loss
+
+    (_, loss), grads = jax.value_and_grad(objective, has_aux=True)(state.params)
+    reference = optax.sgd(0.1, momentum=0.9)
+    updates, _ = reference.update(grads, reference.init(state.params), state.params)
+    np.testing.assert_allclose(metrics["loss"], loss, rtol=1e-6)
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-7),
+        stepped.params,
+        optax.apply_updates(state.params, updates),
+    )
+
+
+def test_weights_are_added_to_the_examples_that_were_drawn():
+    config, model, optimizer, state, run_data = _setup(method="baseline")
+    state, _ = jax.jit(make_chunk(make_step(config, model, optimizer), 4))(state, run_data, KEY)
+    assert int(state.weight_count.sum()) == 4 * 32
+    np.testing.assert_allclose(state.weight_sum.sum(), 4, rtol=1e-6)
+    drawn = np.asarray(state.weight_count) > 0
+    np.testing.assert_allclose(mean_weights(state)[drawn], 1 / 32, rtol=1e-5)
+    np.testing.assert_array_equal(mean_weights(state)[~drawn], 0)
+
+
+def test_metrics_of_uniform_weights():
+    config, model, optimizer, state, run_data = _setup(method="baseline")
+    _, metrics = make_step(config, model, optimizer)(state, run_data, KEY)
+    np.testing.assert_allclose(metrics["active_share"], 1)
+    np.testing.assert_allclose(metrics["effective_sample_size"], 32, rtol=1e-6)
+    np.testing.assert_allclose(metrics["weight_corrupted"], 1 / 32, rtol=1e-6)
+    np.testing.assert_allclose(metrics["weight_uncorrupted"], 1 / 32, rtol=1e-6)
+
+
+def test_without_any_weight_the_metrics_are_zero_not_nan():
+    config, model, optimizer, state, run_data = _setup(method="clean_only")
+    _, metrics = make_step(config, model, optimizer)(state, run_data, KEY)
+    for name in ("active_share", "effective_sample_size", "weight_corrupted"):
+        assert float(metrics[name]) == 0
+
+
+def test_the_schedule_drops_tenfold_at_the_boundaries_and_clipping_bounds_the_update():
+    config = default_config()
+    config.boundaries, config.clip_norm = (1,), 0.5
+    config.optimizer_args.momentum = 0.0
+    optimizer = make_optimizer(config)
+    params = {"kernel": jnp.zeros(4)}
+    opt_state = optimizer.init(params)
+    norms = []
+    for _ in range(2):
+        updates, opt_state = optimizer.update({"kernel": jnp.full(4, 9.0)}, opt_state, params)
+        norms.append(float(optax.tree.norm(updates)))
+    np.testing.assert_allclose(norms, [0.1 * 0.5, 0.01 * 0.5], rtol=1e-5)
+
+
+def test_prediction_in_batches_is_the_whole_model_s():
+    config, model, _, state, run_data = _setup()
+    images = run_data.test_images[:53]
+    predicted = make_predict(config, model, batch_size=10)(state.params, {}, images)
+    logits, _ = model.apply(state.params, {}, images / 255.0, train=False)
+    np.testing.assert_array_equal(predicted, jnp.argmax(logits, -1))
