@@ -99,7 +99,7 @@ def report(results, folders, field):
     Path(f"{output}.md").write_text(table + "\n")
     command = shlex.join(["python", "-m", "experiments.sweep", *sys.argv[1:]])
     about = {"command": command, "config": config.to_dict(), **files.environment()}
-    files.write_json(f"{output}.json", about | {"summary": summary, "runs": results})
+    files.write_json(f"{output}.json", about | {"keys": keys, "summary": summary, "runs": results})
     title = f"{config.dataset}, {config.noise.kind} noise {config.noise.ratio:.0%}, {config.model}"
     if field:
         points: dict = {}

@@ -1,0 +1,129 @@
+"""The networks of ``l2rw_jax.models`` in PyTorch: the same layers, by the same names.
+
+Images are ``[b, c, h, w]``, logits ``[b, num_classes]``. Convolutions with stride 2 and poolings pad
+as XLA's SAME does: at the end of an even side, at both ends of an odd one.
+"""
+
+import math
+import re
+
+from torch import nn
+from torch.nn import functional as F  # noqa: N812
+
+
+def create_network(name, *, num_classes, image_shape, dropout=0.0):
+    """Returns the ``nn.Module`` called ``lenet``, ``resnet-D`` or ``wrn-D-K``; see ``convert``.
+
+    Args:
+      name: as in ``l2rw_jax.models.create_model``.
+      num_classes: number of logits.
+      image_shape: ``(h, w, c)``, the order of the JAX side.
+      dropout: rate between the convolutions of a wrn's blocks.
+
+    Raises:
+      ValueError: an unknown name.
+    """
+    if name == "lenet":
+        return LeNet(num_classes, image_shape)
+    match = re.fullmatch(r"resnet-(\d+)|wrn-(\d+)-(\d+)", name)
+    if match is None:
+        raise ValueError(f"name: got {name!r}; takes lenet, resnet-D or wrn-D-K")
+    resnet_depth, wrn_depth, widening = match.groups()
+    layers = int(resnet_depth) - 2 if resnet_depth else int(wrn_depth) - 4
+    width = 16 * int(widening or 1)
+    filters = (16, width, 2 * width, 4 * width)
+    return ResNet(layers // 6, filters, num_classes, image_shape[-1], dropout)
+
+
+class LeNet(nn.Module):
+    """Three 5x5 convolutions with max-pooling, one hidden layer, one sigmoid unit for 2 classes."""
+
+    def __init__(self, num_classes, image_shape):
+        super().__init__()
+        height, width, channels = image_shape
+        self.conv_0 = nn.Conv2d(channels, 16, 5, padding="same")
+        self.conv_1 = nn.Conv2d(16, 32, 5, padding="same")
+        self.conv_2 = nn.Conv2d(32, 64, 5, padding="same")
+        flat = 64 * math.ceil(height / 8) * math.ceil(width / 8)
+        self.hidden = nn.Linear(flat, 100)
+        self.output = nn.Linear(100, 1 if num_classes == 2 else num_classes)
+
+    def forward(self, x):
+        """Logits of a batch."""
+        for conv in (self.conv_0, self.conv_1, self.conv_2):
+            x = conv(x)
+            odd = (x.shape[2] % 2, x.shape[3] % 2)
+            x = F.relu(F.max_pool2d(x, 3, 2, padding=odd, ceil_mode=True))
+        # Flattened in the order h, w, c, as on the JAX side.
+        x = F.relu(self.hidden(x.permute(0, 2, 3, 1).flatten(1)))
+        z = self.output(x)
+        return F.pad(z, (1, 0)) if z.shape[1] == 1 else z
+
+
+class NormReLU(nn.BatchNorm2d):
+    """Batch normalisation, then ReLU."""
+
+    def forward(self, x):
+        """Normalises by the batch's own moments in training mode."""
+        return F.relu(super().forward(x))
+
+
+class Conv3x3(nn.Conv2d):
+    """A 3x3 convolution without bias."""
+
+    def __init__(self, n_in, n_out, stride=1):
+        super().__init__(n_in, n_out, 3, stride, padding=1 if stride == 1 else 0, bias=False)
+
+    def forward(self, x):
+        """Pads a strided convolution as XLA's SAME does."""
+        if self.stride[0] > 1:
+            height, width = x.shape[2] % 2, x.shape[3] % 2
+            x = F.pad(x, (width, 1, height, 1))
+        return super().forward(x)
+
+
+class Block(nn.Module):
+    """x + conv(dropout(relu(norm(conv(relu(norm(x))))))), with a shortcut free of parameters."""
+
+    def __init__(self, n_in, n_out, stride, dropout):
+        super().__init__()
+        self.stride, self.grow = stride, n_out - n_in
+        self.norm_0 = NormReLU(n_in)
+        self.conv_0 = Conv3x3(n_in, n_out, stride)
+        self.norm_1 = NormReLU(n_out)
+        self.dropout = nn.Dropout(dropout) if dropout else nn.Identity()
+        self.conv_1 = Conv3x3(n_out, n_out)
+
+    def forward(self, x):
+        """The block's output ``[b, n_out, h', w']``."""
+        y = self.conv_1(self.dropout(self.norm_1(self.conv_0(self.norm_0(x)))))
+        if self.stride > 1:
+            x = F.avg_pool2d(x, self.stride, ceil_mode=True)
+        if self.grow:
+            before = self.grow // 2
+            x = F.pad(x, (0, 0, 0, 0, before, self.grow - before))
+        return y + x
+
+
+class ResNet(nn.Module):
+    """Pre-activation residual network for small images; wide ones have larger ``filters``."""
+
+    def __init__(self, blocks_per_stage, filters, num_classes, channels, dropout):
+        super().__init__()
+        self.conv = Conv3x3(channels, filters[0])
+        self.blocks, width = [], filters[0]
+        for stage, n_out in enumerate(filters[1:]):
+            for i in range(blocks_per_stage):
+                stride = 2 if stage > 0 and i == 0 else 1
+                self.blocks.append(f"stage_{stage}_block_{i}")
+                self.add_module(self.blocks[-1], Block(width, n_out, stride, dropout))
+                width = n_out
+        self.norm = NormReLU(width)
+        self.output = nn.Linear(width, num_classes)
+
+    def forward(self, x):
+        """Logits of a batch."""
+        x = self.conv(x)
+        for name in self.blocks:
+            x = getattr(self, name)(x)
+        return self.output(self.norm(x).mean((2, 3)))
