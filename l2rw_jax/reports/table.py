@@ -53,7 +53,8 @@ def summarize(results, keys):
         for figure in FIGURES:
             mean, ci95 = mean_interval([result[figure] for result in group])
             row[figure] = {"mean": mean, "ci95": ci95}
-        row["steps_per_second"] = statistics.median(r["steps_per_second"] for r in group)
+        speeds = [r["steps_per_second"] for r in group if r["steps_per_second"]]
+        row["steps_per_second"] = statistics.median(speeds) if speeds else None
         summary.append(row)
     return summary
 
@@ -73,7 +74,8 @@ def markdown_table(summary, keys):
     for row in summary:
         cells = [str(row[key]) for key in keys]
         cells += [_cell(row[figure], 100, 1) for figure in FIGURES[:3]]
-        cells += [_cell(row["noise_auroc"], 1, 3), f"{row['steps_per_second']:.0f}"]
+        speed = row["steps_per_second"]
+        cells += [_cell(row["noise_auroc"], 1, 3), f"{speed:.0f}" if speed else "-"]
         lines.append("| " + " | ".join([*cells, str(row["seeds"])]) + " |")
     return "\n".join(lines)
 

@@ -62,6 +62,7 @@ def default_config():
 
     config.log_every = 100  # steps in one compiled call, averaged in one line of metrics
     config.eval_every = 500
+    config.checkpoint_every = 1000
     return config
 
 
@@ -117,7 +118,7 @@ def validate(config):
     _require(0 <= ratio < 1, "config.noise.ratio", ratio, "a ratio in [0, 1)")
     share = config.imbalance.share
     _require(0 < share < 1, "config.imbalance.share", share, "a ratio in (0, 1)")
-    for field in ("steps", "eval_every"):
+    for field in ("steps", "eval_every", "checkpoint_every"):
         _require(
             config[field] >= 1 and config[field] % config.log_every == 0,
             f"config.{field}",

@@ -7,6 +7,7 @@ import numpy as np
 import tqdm
 
 from l2rw_jax.models import create_model
+from l2rw_jax.training import checkpoint
 from l2rw_jax.training import workdir as files
 from l2rw_jax.training.config import ConfigError, validate
 from l2rw_jax.training.metrics import classification_metrics, noise_auroc
@@ -20,7 +21,8 @@ def train_and_evaluate(config, workdir):
 
     Args:
       config: fields as ``default_config`` has them.
-      workdir: folder of the run; one that already holds this run's result is left as it is.
+      workdir: folder of the run. One that holds this run's result is left as it is; one that
+        holds its checkpoints goes on from the newest, bit for bit as if never stopped.
 
     Returns:
       The result, a dict, as in result.json.
@@ -37,17 +39,22 @@ def train_and_evaluate(config, workdir):
     optimizer = _optimizer(config)
     files.create_workdir(workdir, config)
 
+    checkpoints = checkpoint.open_checkpoints(workdir)
     init_key, step_key = jax.random.split(jax.random.key(config.seed))
     state = create_state(init_key, model, optimizer, len(run_data.train.index))
+    state = checkpoint.restore_newest(checkpoints, state)
+    start = int(state.step)
+    evaluations = _earlier_evaluations(workdir, start)
     run_data = to_device(run_data)
     started = time.perf_counter()
     run = _compiled(config, model, optimizer, state, run_data, step_key)
     evaluate = _evaluator(config, model, state, run_data)
     compile_seconds = time.perf_counter() - started
 
-    seconds, evaluations = 0.0, {}
-    with tqdm.tqdm(total=config.steps, unit="step", desc=config.method, disable=None) as bar:
-        for step in range(config.log_every, config.steps + 1, config.log_every):
+    seconds = 0.0
+    progress = {"initial": start, "total": config.steps, "unit": "step", "desc": config.method}
+    with tqdm.tqdm(**progress, disable=None) as bar:
+        for step in range(start + config.log_every, config.steps + 1, config.log_every):
             started = time.perf_counter()
             state, metrics = run(state)
             elapsed = time.perf_counter() - started
@@ -58,6 +65,8 @@ def train_and_evaluate(config, workdir):
                 evaluations[step] = evaluate(state)
                 line |= evaluations[step]
             files.append_metrics(workdir, line)
+            if step % config.checkpoint_every == 0 or step == config.steps:
+                checkpoint.save(checkpoints, state)
             bar.update(config.log_every)
             accuracy = evaluations[max(evaluations)]["test_accuracy"] if evaluations else 0.0
             bar.set_postfix(loss=f"{line['loss']:.3f}", accuracy=f"{accuracy:.3f}")
@@ -73,12 +82,21 @@ def train_and_evaluate(config, workdir):
         "best_test_accuracy": max(e["test_accuracy"] for e in evaluations.values()),
         "noise_auroc": noise_auroc(weights, counts, corrupted),
         "steps": config.steps,
-        "steps_per_second": config.steps / seconds,
+        "steps_per_second": (config.steps - start) / seconds if seconds else None,
         "compile_seconds": compile_seconds,
         **files.environment(),
     }
     files.write_json(f"{workdir}/{files.RESULT}", result)
     return result
+
+
+def _earlier_evaluations(workdir, start):
+    """The evaluations up to the step that the run goes on from; drops later metrics."""
+    return {
+        line["step"]: {name: line[name] for name in line if name.endswith("_accuracy")}
+        for line in files.keep_metrics(workdir, start)
+        if "test_accuracy" in line
+    }
 
 
 def _model(config, run_data, num_classes):

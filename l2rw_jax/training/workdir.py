@@ -46,11 +46,10 @@ def check_workdir(workdir, config):
 
 
 def create_workdir(workdir, config):
-    """Creates the folder with its config.json and without earlier metrics."""
+    """Creates the folder with its config.json."""
     try:
         Path(workdir).mkdir(parents=True, exist_ok=True)
         write_json(Path(workdir, "config.json"), config.to_dict())
-        Path(workdir, "metrics.jsonl").write_text("")
     except OSError as error:
         raise ConfigError(f"workdir: {workdir} cannot be written: {error.strerror}.") from None
 
@@ -64,6 +63,20 @@ def append_metrics(workdir, line):
 def read_metrics(workdir):
     """The lines of metrics.jsonl, as dicts."""
     return [json.loads(line) for line in Path(workdir, "metrics.jsonl").read_text().splitlines()]
+
+
+def keep_metrics(workdir, step):
+    """Drops what metrics.jsonl says of later steps than ``step``; returns the lines it keeps."""
+    path = Path(workdir, "metrics.jsonl")
+    kept = []
+    for line in path.read_text().splitlines() if path.exists() and step else []:
+        kept.append(json.loads(line))
+        if kept[-1]["step"] == step:  # what follows may be torn
+            break
+    temporary = Path(f"{path}.tmp")
+    temporary.write_text("".join(json.dumps(line) + "\n" for line in kept))
+    os.replace(temporary, path)
+    return kept
 
 
 def write_weights(workdir, mean_weights, weight_counts, corrupted):
