@@ -5,8 +5,9 @@ The figure to read is ``test_balanced_accuracy``. Inputs in [0, 1] and momentum 
 authors' code (the paper names no momentum). ``paper`` is the paper's 8,000 steps; the default is a
 shortened schedule for two CPU cores.
 
-Command: ``python -m experiments.train --config=configs/mnist_imbalance.py --workdir=runs/mnist
---config.method=l2rw``.
+Command: ``python -m experiments.train --config=configs/mnist_imbalance.py --workdir=runs/mnist``;
+five to seven minutes on two busy cores. Result (3 seeds, results/mnist_imbalance.json): l2rw 97.2 ± 3.4
+% balanced accuracy; baseline and random 50.0, which is the majority class for every image.
 """
 
 from l2rw_jax.training.config import default_config, with_variant

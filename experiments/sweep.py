@@ -117,6 +117,7 @@ def report(results, folders, field):
         arrays = [np.load(workdir / folder / "weights.npz") for folder in weighted]
         weights = np.concatenate([a["mean_weight"] for a in arrays]) * config.batch_size
         corrupted = np.concatenate([a["corrupted"] for a in arrays])
+    if weighted and corrupted.any():
         reports.plot_weights(weights, corrupted, f"{output}-weights.png", title=f"l2rw on {title}")
     return table
 

@@ -1,6 +1,7 @@
 """The networks of ``l2rw_jax.models`` in PyTorch: the same layers, by the same names.
 
-Images are ``[b, c, h, w]``, logits ``[b, num_classes]``. Convolutions with stride 2 and poolings pad
+A network is called as ``network(images, update_moments=False)`` with images ``[b, c, h, w]`` and
+returns logits ``[b, num_classes]``; only the pass that trains updates running moments. Convolutions with stride 2 and poolings pad
 as XLA's SAME does: at the end of an even side, at both ends of an odd one.
 """
 
@@ -48,8 +49,8 @@ class LeNet(nn.Module):
         self.hidden = nn.Linear(flat, 100)
         self.output = nn.Linear(100, 1 if num_classes == 2 else num_classes)
 
-    def forward(self, x):
-        """Logits of a batch."""
+    def forward(self, x, update_moments=False):
+        """Logits of a batch; there are no moments to update."""
         for conv in (self.conv_0, self.conv_1, self.conv_2):
             x = conv(x)
             odd = (x.shape[2] % 2, x.shape[3] % 2)
@@ -63,9 +64,14 @@ class LeNet(nn.Module):
 class NormReLU(nn.BatchNorm2d):
     """Batch normalisation, then ReLU."""
 
-    def forward(self, x):
-        """Normalises by the batch's own moments in training mode."""
-        return F.relu(super().forward(x))
+    def forward(self, x, update_moments):
+        """In training mode by the batch's own moments, which the running ones follow if asked to."""
+        running = update_moments or not self.training
+        mean, var = (self.running_mean, self.running_var) if running else (None, None)
+        y = F.batch_norm(
+            x, mean, var, self.weight, self.bias, self.training, self.momentum, self.eps
+        )
+        return F.relu(y)
 
 
 class Conv3x3(nn.Conv2d):
@@ -94,9 +100,10 @@ class Block(nn.Module):
         self.dropout = nn.Dropout(dropout) if dropout else nn.Identity()
         self.conv_1 = Conv3x3(n_out, n_out)
 
-    def forward(self, x):
+    def forward(self, x, update_moments):
         """The block's output ``[b, n_out, h', w']``."""
-        y = self.conv_1(self.dropout(self.norm_1(self.conv_0(self.norm_0(x)))))
+        y = self.conv_0(self.norm_0(x, update_moments))
+        y = self.conv_1(self.dropout(self.norm_1(y, update_moments)))
         if self.stride > 1:
             x = F.avg_pool2d(x, self.stride, ceil_mode=True)
         if self.grow:
@@ -121,9 +128,9 @@ class ResNet(nn.Module):
         self.norm = NormReLU(width)
         self.output = nn.Linear(width, num_classes)
 
-    def forward(self, x):
+    def forward(self, x, update_moments=False):
         """Logits of a batch."""
         x = self.conv(x)
         for name in self.blocks:
-            x = getattr(self, name)(x)
-        return self.output(self.norm(x).mean((2, 3)))
+            x = getattr(self, name)(x, update_moments)
+        return self.output(self.norm(x, update_moments).mean((2, 3)))

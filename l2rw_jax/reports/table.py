@@ -67,15 +67,13 @@ def markdown_table(summary, keys):
         "best evaluation %",
         "balanced %",
         "noise AUROC",
-        "steps/s",
         "seeds",
     ]
     lines = ["| " + " | ".join(header) + " |", "|---" * len(header) + "|"]
     for row in summary:
         cells = [str(row[key]) for key in keys]
         cells += [_cell(row[figure], 100, 1) for figure in FIGURES[:3]]
-        speed = row["steps_per_second"]
-        cells += [_cell(row["noise_auroc"], 1, 3), f"{speed:.0f}" if speed else "-"]
+        cells.append(_cell(row["noise_auroc"], 1, 3))
         lines.append("| " + " | ".join([*cells, str(row["seeds"])]) + " |")
     return "\n".join(lines)
 

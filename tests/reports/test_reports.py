@@ -33,7 +33,7 @@ def test_the_table_shows_the_last_step_before_the_best_and_a_dash_for_nothing():
     table = reports.markdown_table(reports.summarize([_result("a", 0.7)], ["method"]), ["method"])
     header, _, row = table.splitlines()
     assert header.index("(last)") < header.index("best")
-    assert row == "| a | 70.0 | 80.0 | 70.0 | - | 5 | 1 |"
+    assert row == "| a | 70.0 | 80.0 | 70.0 | - | 1 |"
 
 
 def test_figures_are_written(tmp_path):
