@@ -2,7 +2,8 @@
 
 The paper's protocol: 1,000 clean images, 5,000 for hyper-validation, 60,000 steps. The clean set is
 class-balanced; the authors' code draws it plainly (``--config.clean_balanced=False``). Crops pad by
-4 pixels; their code pads by 2 (``--config.pad=2``). Paper: l2rw 86.92 ± 0.19, baseline 67.97 ± 0.62.
+4 pixels; their code pads by 2 (``--config.pad=2``). Paper: l2rw 86.92 ± 0.19, baseline 67.97 ±
+0.62.
 
 Command: ``python -m experiments.train --config=configs/cifar10_uniform.py --workdir=runs/c10u``, on
 an accelerator; it has not been run to its end here.

@@ -1,8 +1,9 @@
 """Digits with 40 % uniform label noise: the main job, on data that ships with scikit-learn.
 
 Command: ``make run`` (baseline, random, clean_only and l2rw, 3 seeds each), or one run of it:
-``python -m experiments.train --config=configs/digits.py --workdir=runs/digits-l2rw``; ten seconds on
-two cores. Result (3 seeds, results/digits.json): l2rw 93.8 ± 4.8 % test accuracy, baseline 70.1 ± 8.3.
+``python -m experiments.train --config=configs/digits.py --workdir=runs/digits-l2rw``; ten seconds
+on two cores. Result (3 seeds, results/digits.json): l2rw 93.8 ± 4.8 % test accuracy, baseline 70.1 ±
+8.3.
 """
 
 from l2rw_jax.training.config import default_config, with_variant

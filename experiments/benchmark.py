@@ -19,11 +19,11 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import matplotlib.pyplot as plt
 import numpy as np
 import optax
 from absl import app, flags, logging
 
+from experiments.torch_baseline import report
 from l2rw_jax import losses, reweighted_value_and_grad
 from l2rw_jax.methods import baseline
 from l2rw_jax.models import create_model
@@ -37,6 +37,7 @@ DEVICE = flags.DEFINE_enum("device", "auto", ["auto", "cpu", "gpu"], "Where to c
 PRECISIONS = flags.DEFINE_list("precisions", ["float32"], "float32, tf32 (GPU), bfloat16.")
 SWEEP = flags.DEFINE_bool("sweep", False, "Also ResNet-32 with b = m from 25 to 1600.")
 SMOKE = flags.DEFINE_bool("smoke", False, "Tiny networks: only whether all of it works.")
+ONLY = flags.DEFINE_list("only", None, "Only implementations whose names start with one of these.")
 OUTPUT = flags.DEFINE_string(
     "output", None, "Start of the names of what is written; results/benchmark-DEVICE by default."
 )
@@ -118,7 +119,7 @@ def makers(device):
 
 
 def prepare_ours(setting, method):
-    """Compiles ``plain``, or l2rw in mode ``forward`` or ``reverse``: one step, its state donated."""
+    """One compiled step, ``plain`` or l2rw in mode ``forward`` or ``reverse``; donates its state."""
     if setting.precision == "tf32" and jax.default_backend() == "cpu":
         raise ValueError("tf32 needs a GPU")
     model, params, model_state = initial(setting)
@@ -294,49 +295,6 @@ def environment():
     return about | {"versions": about["versions"] | prepare.versions()}
 
 
-def markdown_table(rows):
-    """The rows as a Markdown table."""
-    header = "model | b | m | precision | implementation | step ms (quartiles) | times plain"
-    header += " | times ours | first step s | memory MB | of"
-    lines = [f"| {header} |", "|---" * (header.count("|") + 1) + "|"]
-    for row in rows:
-        cells = [row["model"], row["batch"], row["clean_batch"], row["precision"]]
-        cells.append(row["implementation"])
-        if row["error"]:
-            cells += [row["error"].replace("|", "/"), *"-----"]
-        else:
-            cells.append(f"{row['median_ms']:.4g} ({row['q1_ms']:.4g}-{row['q3_ms']:.4g})")
-            cells += [f"{row[x]:.2f}" if x in row else "-" for x in ("over_plain", "over_ours")]
-            memory = row.get("memory_bytes")
-            cells += [f"{row['compile_seconds']:.1f}", f"{memory / 1e6:.0f}" if memory else "-"]
-            cells.append(row.get("memory_kind", "not measured"))
-        lines.append("| " + " | ".join(map(str, cells)) + " |")
-    return "\n".join(lines)
-
-
-def plot(rows, path, *, title):
-    """Bars of the step time, a panel a setting; whiskers are quartiles."""
-    panels: dict = {}
-    for row in rows:
-        key = f"{row['model']}, b={row['batch']}, m={row['clean_batch']}, {row['precision']}"
-        panels.setdefault(key, []).append(row)
-    height = 0.6 + 0.25 * max(map(len, panels.values()))
-    figure, grid = plt.subplots(
-        len(panels), figsize=(9, height * len(panels)), squeeze=False, layout="constrained"
-    )
-    for axes, (key, panel) in zip(grid[:, 0], panels.items(), strict=True):
-        median = np.array([row.get("median_ms", 0.0) for row in panel])
-        low, high = (np.array([row.get(q, 0.0) for row in panel]) for q in ("q1_ms", "q3_ms"))
-        colors = ["#0072B2" if "ours" in row["implementation"] else "#E69F00" for row in panel]
-        labels = [row["implementation"] + " (failed)" * bool(row["error"]) for row in panel]
-        axes.barh(labels, median, xerr=(median - low, high - median), color=colors)
-        axes.invert_yaxis()
-        axes.set(title=key, xlabel="ms a step")
-    figure.suptitle(title)
-    figure.savefig(path, dpi=120)
-    plt.close(figure)
-
-
 def main(_):
     """Runs all settings, and writes after each, so that a run that is cut off leaves its rows."""
     os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")  # PyTorch needs some too
@@ -356,15 +314,18 @@ def main(_):
     command = shlex.join(["python", "-m", "experiments.benchmark", *sys.argv[1:]])
     about = {"command": command, **environment()}
     end = time.perf_counter() + 60 * MINUTES.value
+    made = makers(device)
+    if ONLY.value:
+        made = {name: make for name, make in made.items() if name.startswith(tuple(ONLY.value))}
     rows: list = []
     for left, setting in zip(range(len(chosen), 0, -1), chosen, strict=True):
         seconds = (end - time.perf_counter()) / left
-        rows += measure(setting, makers(device), repeats=REPEATS.value, seconds=seconds)
+        rows += measure(setting, made, repeats=REPEATS.value, seconds=seconds)
         gc.collect()
         files.write_json(f"{output}.json", about | {"rows": rows})
-        table = markdown_table(rows)
+        table = report.markdown_table(rows)
         Path(f"{output}.md").write_text(table + "\n")
-        plot(rows, f"{output}.png", title=about["device"])
+        report.plot(rows, f"{output}.png", title=about["device"])
     print(table)
 
 

@@ -1,8 +1,9 @@
 """The networks of ``l2rw_jax.models`` in PyTorch: the same layers, by the same names.
 
 A network is called as ``network(images, update_moments=False)`` with images ``[b, c, h, w]`` and
-returns logits ``[b, num_classes]``; only the pass that trains updates running moments. Convolutions with stride 2 and poolings pad
-as XLA's SAME does: at the end of an even side, at both ends of an odd one.
+returns logits ``[b, num_classes]``; only the pass that trains updates running moments.
+Convolutions with stride 2 and poolings pad as XLA's SAME does: at the end of an even side, at both
+ends of an odd one. Initial values come from the JAX side, by ``convert``.
 """
 
 import math
@@ -65,7 +66,7 @@ class NormReLU(nn.BatchNorm2d):
     """Batch normalisation, then ReLU."""
 
     def forward(self, x, update_moments):
-        """In training mode by the batch's own moments, which the running ones follow if asked to."""
+        """By the batch's own moments in training mode; the running ones follow if asked to."""
         running = update_moments or not self.training
         mean, var = (self.running_mean, self.running_var) if running else (None, None)
         y = F.batch_norm(

@@ -171,7 +171,7 @@ def make_step(form, network, optimizer, *, compiled=False, bfloat16=False):
 
 
 def cuda_graph(step):
-    """Replays ``step`` as one CUDA graph; the first call takes three steps before it, to warm up."""
+    """Replays ``step`` as one CUDA graph; the first call takes three more steps to warm up."""
     graph = torch.cuda.CUDAGraph()
     batch: list = []
     outputs: list = []

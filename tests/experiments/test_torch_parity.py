@@ -128,7 +128,8 @@ def check(form, name, shape, dtype):
 
 def means(model_state):
     """The running means; the running variances follow another convention, see `convert`."""
-    return {norm: moments.get("mean", means(moments)) for norm, moments in model_state.items()}
+    found = jax.tree_util.tree_leaves_with_path(model_state)
+    return [leaf for path, leaf in found if path[-1].key == "mean"]
 
 
 @pytest.mark.parametrize("name", ["resnet-8", "lenet"])

@@ -1,0 +1,51 @@
+"""The benchmark's rows as a table and a figure; needs no PyTorch."""
+
+import matplotlib
+
+matplotlib.use("Agg")  # no screen is needed to write a file
+
+import matplotlib.pyplot as plt
+import numpy as np
+
+
+def markdown_table(rows):
+    """The rows as a Markdown table."""
+    header = "model | b | m | precision | implementation | step ms (quartiles) | times plain"
+    header += " | times ours | first step s | memory MB | of"
+    lines = [f"| {header} |", "|---" * (header.count("|") + 1) + "|"]
+    for row in rows:
+        cells = [row["model"], row["batch"], row["clean_batch"], row["precision"]]
+        cells.append(row["implementation"])
+        if row["error"]:
+            cells += [row["error"].replace("|", "/"), *"-----"]
+        else:
+            cells.append(f"{row['median_ms']:.4g} ({row['q1_ms']:.4g}-{row['q3_ms']:.4g})")
+            cells += [f"{row[x]:.2f}" if x in row else "-" for x in ("over_plain", "over_ours")]
+            memory = row.get("memory_bytes")
+            cells += [f"{row['compile_seconds']:.1f}", f"{memory / 1e6:.0f}" if memory else "-"]
+            cells.append(row.get("memory_kind", "not measured"))
+        lines.append("| " + " | ".join(map(str, cells)) + " |")
+    return "\n".join(lines)
+
+
+def plot(rows, path, *, title):
+    """Bars of the step time, a panel a setting; whiskers are quartiles."""
+    panels: dict = {}
+    for row in rows:
+        key = f"{row['model']}, b={row['batch']}, m={row['clean_batch']}, {row['precision']}"
+        panels.setdefault(key, []).append(row)
+    height = 0.6 + 0.25 * max(map(len, panels.values()))
+    figure, grid = plt.subplots(
+        len(panels), figsize=(9, height * len(panels)), squeeze=False, layout="constrained"
+    )
+    for axes, (key, panel) in zip(grid[:, 0], panels.items(), strict=True):
+        median = np.array([row.get("median_ms", 0.0) for row in panel])
+        low, high = (np.array([row.get(q, 0.0) for row in panel]) for q in ("q1_ms", "q3_ms"))
+        colors = ["#0072B2" if "ours" in row["implementation"] else "#E69F00" for row in panel]
+        labels = [row["implementation"] + " (failed)" * bool(row["error"]) for row in panel]
+        axes.barh(labels, median, xerr=(median - low, high - median), color=colors)
+        axes.invert_yaxis()
+        axes.set(title=key, xlabel="ms a step")
+    figure.suptitle(title)
+    figure.savefig(path, dpi=120)
+    plt.close(figure)
