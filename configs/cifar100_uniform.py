@@ -1,7 +1,7 @@
 """CIFAR-100 with 40 % uniform label noise, the paper's section 4.3 (Table 1), WRN-28-10.
 
-As for CIFAR-10: 1,000 clean images (ten a class), 5,000 for hyper-validation, 60,000 steps. The data
-set must be prepared first; the error message says how. Paper: l2rw 61.34 ± 2.06, baseline
+As for CIFAR-10: 1,000 clean images (ten a class), 5,000 for hyper-validation, 60,000 steps. The
+data set must be prepared first; the error message says how. Paper: l2rw 61.34 ± 2.06, baseline
 50.66 ± 0.24.
 
 Command: ``python -m experiments.train --config=configs/cifar100_uniform.py --workdir=runs/c100u``,

@@ -24,6 +24,7 @@ import optax
 from absl import app, flags, logging
 
 from experiments.torch_baseline import report
+from experiments.torch_baseline.setting import examples, settings
 from l2rw_jax import losses, reweighted_value_and_grad
 from l2rw_jax.methods import baseline
 from l2rw_jax.models import create_model
@@ -37,27 +38,12 @@ DEVICE = flags.DEFINE_enum("device", "auto", ["auto", "cpu", "gpu"], "Where to c
 PRECISIONS = flags.DEFINE_list("precisions", ["float32"], "float32, tf32 (GPU), bfloat16.")
 SWEEP = flags.DEFINE_bool("sweep", False, "Also ResNet-32 with b = m from 25 to 1600.")
 SMOKE = flags.DEFINE_bool("smoke", False, "Tiny networks: only whether all of it works.")
-ONLY = flags.DEFINE_list("only", None, "Only implementations whose names start with one of these.")
+ONLY = flags.DEFINE_list("only", None, "Only these implementations; ours is all of ours.")
 OUTPUT = flags.DEFINE_string(
     "output", None, "Start of the names of what is written; results/benchmark-DEVICE by default."
 )
 
 TORCH_FORMS = ("create_graph", "forward_ad_shared", "forward_ad_separate", "higher", "torchopt")
-
-
-class Setting(NamedTuple):
-    """What is timed: a network, its batches, and how it is trained."""
-
-    model: str
-    image_shape: tuple[int, int, int]
-    num_classes: int
-    batch: int
-    clean_batch: int
-    precision: str = "float32"
-    dropout: float = 0.0
-    rate: float = 0.1
-    momentum: float = 0.9
-    weight_decay: float = 2e-4
 
 
 class Prepared(NamedTuple):
@@ -72,24 +58,6 @@ class Prepared(NamedTuple):
     step: Callable[[], float]
     measure_memory: Callable[[], dict] | None = None
     analysis: dict[str, Any] = {}  # noqa: RUF012 - a NamedTuple's default, never written to
-
-
-LENET = Setting("lenet", (28, 28, 1), 2, 100, 10, rate=1e-3)
-RESNET = Setting("resnet-32", (32, 32, 3), 10, 100, 100)
-WIDE = {"cpu": "wrn-10-2", "gpu": "wrn-28-10"}
-
-
-def settings(device, precisions, *, models=None, sweep=False, smoke=False):
-    """The settings to run on ``cpu`` or ``gpu``."""
-    wide = RESNET._replace(model=WIDE[device], dropout=0.3)
-    chosen = [LENET, RESNET._replace(clean_batch=10), RESNET, wide]
-    if sweep:
-        sizes = (25, 50, 200, 400, 800, 1600)
-        chosen += [RESNET._replace(batch=size, clean_batch=size) for size in sizes]
-    if smoke:
-        chosen = [LENET._replace(image_shape=(8, 8, 1), batch=4, clean_batch=2)]
-    chosen = [setting for setting in chosen if models is None or setting.model in models]
-    return [setting._replace(precision=name) for name in precisions for setting in chosen]
 
 
 def makers(device):
@@ -119,7 +87,7 @@ def makers(device):
 
 
 def prepare_ours(setting, method):
-    """One compiled step, ``plain`` or l2rw in mode ``forward`` or ``reverse``; donates its state."""
+    """One compiled step, plain or l2rw in mode ``forward`` or ``reverse``; donates its state."""
     if setting.precision == "tf32" and jax.default_backend() == "cpu":
         raise ValueError("tf32 needs a GPU")
     model, params, model_state = initial(setting)
@@ -161,7 +129,7 @@ def prepare_ours(setting, method):
         state, loss = jax.block_until_ready(compiled(state, batch, clean))
         return float(loss)
 
-    memory = compiled.memory_analysis().temp_size_in_bytes
+    memory = getattr(compiled.memory_analysis(), "temp_size_in_bytes", None)
     flops = (compiled.cost_analysis() or {}).get("flops")
     analysis = {"memory_bytes": memory, "memory_kind": "XLA's temporaries", "flops": flops}
     return Prepared(run, analysis=analysis)
@@ -190,16 +158,6 @@ def initial(setting):
     return model, *jax.jit(model.init)(jax.random.key(0))
 
 
-def examples(setting):
-    """Images and labels, clean images and labels, drawn at random: values do not matter here."""
-    rng = np.random.default_rng(0)
-    arrays: list = []
-    for n in (setting.batch, setting.clean_batch):
-        arrays.append(rng.normal(size=(n, *setting.image_shape)).astype(np.float32))
-        arrays.append(rng.integers(0, setting.num_classes, n).astype(np.int32))
-    return arrays
-
-
 def measure(setting, makers, *, repeats, seconds):
     """Rows of one setting, one for each implementation.
 
@@ -207,7 +165,8 @@ def measure(setting, makers, *, repeats, seconds):
       setting: the ``Setting``.
       makers: as ``makers`` returns them.
       repeats: most timed steps of each.
-      seconds: time to spend; after 0.6 of it no other implementation is prepared.
+      seconds: time to spend; no implementation is prepared after 0.6 of it, none timed
+        after 0.8.
 
     Returns:
       Dicts; those of implementations that did not run have ``error`` and no figures.
@@ -242,41 +201,25 @@ def measure(setting, makers, *, repeats, seconds):
                 del prepared[name], times[name]
                 continue
             times[name].append(time.perf_counter() - before)
-        if time.perf_counter() - started > seconds:
+        if time.perf_counter() - started > 0.8 * seconds:
             break
     for name, ready in prepared.items():
         quartiles = np.percentile(1e3 * np.array(times[name]), [25, 50, 75])
         rows[name] |= dict(zip(("q1_ms", "median_ms", "q3_ms"), quartiles.tolist(), strict=True))
         rows[name]["repeats"] = len(times[name])
         if ready.measure_memory:  # after the timing, which it would disturb
-            rows[name] |= ready.measure_memory()
-    return add_ratios(list(rows.values()))
+            rows[name] |= _measure_memory(ready, time.perf_counter() - started < seconds)
+    return report.add_ratios(list(rows.values()))
 
 
-def add_ratios(rows):
-    """Adds to one setting's rows what their medians are multiples of.
-
-    ``over_plain`` is the median over that of ``plain``, the same framework's ordinary step (the
-    compiled one's for a compiled step, where that ran), ``over_ours`` over that of ours.
-
-    >>> rows = [{"implementation": "ours plain", "median_ms": 2.0}]
-    >>> rows += [{"implementation": "ours l2rw forward", "median_ms": 5.0}]
-    >>> add_ratios(rows)[1]["over_plain"]
-    2.5
-    """
-    medians = {row["implementation"]: row["median_ms"] for row in rows if row.get("median_ms")}
-    for row in rows:
-        name = row["implementation"]
-        if name not in medians:
-            continue
-        framework, *_ = name.split()
-        _, comma, kind = name.partition(",")
-        plain = f"{framework} plain{comma}{kind}"
-        row["plain"] = plain if plain in medians else f"{framework} plain"
-        for field, other in (("over_plain", row["plain"]), ("over_ours", "ours l2rw forward")):
-            if other in medians:
-                row[field] = medians[name] / medians[other]
-    return rows
+def _measure_memory(ready, in_time):
+    """The memory's fields; where there is no figure they say why."""
+    if not in_time:
+        return {"memory_kind": "not measured: out of time (--minutes)"}
+    try:
+        return ready.measure_memory()
+    except Exception as error:
+        return {"memory_kind": _one_line(error)}
 
 
 def _one_line(error):
@@ -290,9 +233,17 @@ def environment():
     about = files.environment()
     try:
         from experiments.torch_baseline import prepare
-    except ImportError as error:
+    except ImportError as error:  # its rows say so too
         return about | {"torch": _one_line(error)}
     return about | {"versions": about["versions"] | prepare.versions()}
+
+
+def _release():
+    """Frees what the last setting held on the device, and PyTorch's compiled steps."""
+    gc.collect()
+    if "torch" in sys.modules:
+        sys.modules["torch"].compiler.reset()
+        sys.modules["torch"].cuda.empty_cache()
 
 
 def main(_):
@@ -316,12 +267,12 @@ def main(_):
     end = time.perf_counter() + 60 * MINUTES.value
     made = makers(device)
     if ONLY.value:
-        made = {name: make for name, make in made.items() if name.startswith(tuple(ONLY.value))}
+        made = {n: make for n, make in made.items() if {n, n.split()[0]} & set(ONLY.value)}
     rows: list = []
     for left, setting in zip(range(len(chosen), 0, -1), chosen, strict=True):
         seconds = (end - time.perf_counter()) / left
         rows += measure(setting, made, repeats=REPEATS.value, seconds=seconds)
-        gc.collect()
+        _release()
         files.write_json(f"{output}.json", about | {"rows": rows})
         table = report.markdown_table(rows)
         Path(f"{output}.md").write_text(table + "\n")

@@ -41,7 +41,7 @@ def _parse(argv):
     for i, argument in enumerate(argv):
         if match := re.fullmatch(r"--?config(?:=(.*))?", argument):
             _check_file(match[1] if match[1] is not None else "".join(argv[i + 1 : i + 2]))
-        elif match := re.match(r"--?config\.(?!optimizer_args\.)([\w.]+)", argument):
+        elif match := re.match(r"--?config\.([\w.]+)", argument):
             check_name(f"--config.{match[1]}", match[1], known)
     try:
         return flags.FLAGS(argv)

@@ -17,7 +17,7 @@ from absl import flags
 
 from experiments import cli
 from l2rw_jax import reports
-from l2rw_jax.training import ConfigError, train_and_evaluate, validate
+from l2rw_jax.training import ConfigError, check, train_and_evaluate
 from l2rw_jax.training import workdir as files
 from l2rw_jax.training.config import check_name
 
@@ -33,10 +33,13 @@ def main():
     """Runs what is missing, then reports on everything."""
     workdir = Path(str(cli.WORKDIR.value))
     field, values = parse_sweep(SWEEP.value, cli.CONFIG.value)
-    runs = expand(cli.CONFIG.value, METHODS.value, SEEDS.value, field, values)
-    for config, folder in runs:  # all mistakes come to light before any work starts
-        validate(config)
-        files.check_workdir(workdir / folder, config)
+    runs = expand(
+        cli.CONFIG.value, distinct("--methods", METHODS.value), SEEDS.value, field, values
+    )
+    for config, folder in runs:  # mistakes come to light before any work starts
+        if files.check_workdir(workdir / folder, config) is None:
+            check(config)
+    create_folder(output().parent)
     results = []
     for number, (config, folder) in enumerate(runs, 1):
         result = train_and_evaluate(config, workdir / folder)
@@ -57,14 +60,37 @@ def parse_sweep(text, config):
     field, _, listed = text.partition("=")
     known = files.flatten(config.to_dict())
     check_name(f"--sweep={field}", field, known)
-    if isinstance(known[field], str):
-        return field, listed.split(",")
+    if field in ("method", "seed"):
+        raise ConfigError(f"--sweep: got {field}; takes another field: --{field}s is its own flag.")
+    values: list = listed.split(",")
     try:
-        return field, [ast.literal_eval(value) for value in listed.split(",")]
-    except (ValueError, SyntaxError):
+        if not isinstance(known[field], str):
+            values = [type(known[field])(ast.literal_eval(value)) for value in values]
+    except (TypeError, ValueError, SyntaxError):
         raise ConfigError(
             f"--sweep: got {text!r}; takes FIELD=VALUE,VALUE,... with values like {known[field]!r}."
         ) from None
+    return field, distinct("--sweep", values)
+
+
+def distinct(flag, values):
+    """Returns ``values``, of which there must be some and no two equal: seeds count as evidence."""
+    if not values or len(set(values)) < len(values):
+        raise ConfigError(f"{flag}: got {','.join(map(str, values))!r}; takes distinct values.")
+    return values
+
+
+def output():
+    """The start of the names of what a sweep writes."""
+    return Path(OUTPUT.value or f"{cli.WORKDIR.value}/sweep")
+
+
+def create_folder(folder):
+    """Creates a folder; one that cannot be is a mistake of the flags."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigError(f"--output: {folder} cannot be made: {error.strerror}.") from None
 
 
 def expand(config, methods, seeds, field, values):
@@ -91,34 +117,39 @@ def config_value(config, field):
 def report(results, folders, field):
     """Writes the table, the JSON file and the figures; returns the table."""
     config, workdir = cli.CONFIG.value, Path(str(cli.WORKDIR.value))
-    output = OUTPUT.value or str(workdir / "sweep")
-    Path(output).parent.mkdir(parents=True, exist_ok=True)
     keys = [field, "method"] if field else ["method"]
     summary = reports.summarize(results, keys)
     table = reports.markdown_table(summary, keys)
-    Path(f"{output}.md").write_text(table + "\n")
+    Path(f"{output()}.md").write_text(table + "\n")
     command = shlex.join(["python", "-m", "experiments.sweep", *sys.argv[1:]])
     about = {"command": command, "config": config.to_dict(), **files.environment()}
-    files.write_json(f"{output}.json", about | {"keys": keys, "summary": summary, "runs": results})
-    title = f"{config.dataset}, {config.noise.kind} noise {config.noise.ratio:.0%}, {config.model}"
+    files.write_json(
+        f"{output()}.json", about | {"keys": keys, "summary": summary, "runs": results}
+    )
+    title = f"{config.dataset}, {config.model}"
+    if config.noise.kind != "none" and field != "noise.ratio":
+        title += f", {config.noise.kind} noise {config.noise.ratio:.0%}"
     if field:
         points: dict = {}
         for result in results:
             method = points.setdefault(result["method"], {})
             method.setdefault(result[field], []).append(result["test_accuracy"])
-        reports.plot_sweep(points, f"{output}-{field}.png", xlabel=field, title=title)
+        reports.plot_sweep(points, f"{output()}-{field}.png", xlabel=field, title=title)
         return table
     curves: dict = {}
     for result, folder in zip(results, folders, strict=True):
         curves.setdefault(result["method"], []).append(files.read_metrics(workdir / folder))
-    reports.plot_curves(curves, f"{output}-accuracy.png", title=title)
+    reports.plot_curves(curves, f"{output()}-accuracy.png", title=title)
     weighted = [folder for folder in folders if folder.startswith("l2rw/")]
     if weighted:
         arrays = [np.load(workdir / folder / "weights.npz") for folder in weighted]
-        weights = np.concatenate([a["mean_weight"] for a in arrays]) * config.batch_size
-        corrupted = np.concatenate([a["corrupted"] for a in arrays])
+        drawn = np.concatenate([a["count"] for a in arrays]) > 0
+        weights = np.concatenate([a["mean_weight"] for a in arrays])[drawn] * config.batch_size
+        corrupted = np.concatenate([a["corrupted"] for a in arrays])[drawn]
     if weighted and corrupted.any():
-        reports.plot_weights(weights, corrupted, f"{output}-weights.png", title=f"l2rw on {title}")
+        reports.plot_weights(
+            weights, corrupted, f"{output()}-weights.png", title=f"l2rw on {title}"
+        )
     return table
 
 

@@ -16,8 +16,17 @@ def check_options(inner, mode, min_weight=0.0):
         )
     if mode not in MODES:
         raise ValueError(f"mode: got {mode!r}; takes one of {', '.join(map(repr, MODES))}.")
-    if not isinstance(min_weight, jax.core.Tracer) and not min_weight >= 0:
-        raise ValueError(f"min_weight: got {min_weight}; takes a number that is at least 0.")
+    check_min_weight(min_weight)
+
+
+def check_min_weight(min_weight):
+    """Raises unless the least rectified score, where it is known, is a number of use."""
+    if isinstance(min_weight, jax.core.Tracer):
+        return
+    if not (jnp.isscalar(min_weight) and 0 <= float(min_weight) < float("inf")):
+        raise ValueError(
+            f"min_weight: got {min_weight!r}; takes a number that is finite and at least 0."
+        )
 
 
 def check_per_example(argument, values):
@@ -37,6 +46,16 @@ def check_per_example(argument, values):
     return values
 
 
+def check_aux(result):
+    """Returns ``result`` if it is the pair that ``has_aux`` asks for."""
+    if not isinstance(result, tuple) or len(result) != 2:
+        raise TypeError(
+            f"per_example_loss_fn's result: got {type(result).__name__}; with has_aux=True takes a "
+            "tuple (losses, aux)."
+        )
+    return result
+
+
 def check_scalar(argument, value):
     """Returns ``value`` if it is a floating scalar."""
     if getattr(value, "shape", None) != () or not jnp.issubdtype(value.dtype, jnp.floating):
@@ -51,6 +70,12 @@ def resolve_inner_state(inner, inner_state, params):
     """Returns the look-ahead optimizer's state; left out, it must be one without arrays."""
     if params is None:
         raise ValueError("params: got None; takes the pytree of parameters that the losses are of.")
+    for path, leaf in jax.tree.leaves_with_path(params):
+        if not jnp.issubdtype(jnp.result_type(leaf), jnp.floating):
+            raise TypeError(
+                f"params{jax.tree_util.keystr(path)}: got {jnp.result_type(leaf)}; takes floating "
+                "arrays: keep integers and flags out of the parameters."
+            )
     if inner is None or inner_state is not None:
         return inner_state
     if jax.tree.leaves(jax.eval_shape(inner.init, params)):

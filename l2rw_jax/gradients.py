@@ -44,11 +44,10 @@ def reweighted_value_and_grad(
     .. math:: \textstyle\sum_i w_i \ell_i(\theta) \quad\text{and}\quad
               \sum_i w_i \nabla \ell_i(\theta), \qquad w \text{ of Eqs. 4-8, held constant}
 
-    In forward mode the losses are linearised once at the parameters; the scores are that linear
-    map's value and the gradient its transpose's, so the forward pass runs once for both.
-
-    A non-finite score gets weight zero, but its backward pass still runs: where that multiplies by
-    NaN itself (a NaN pixel) the gradient is NaN, and in reverse mode every score. Mask such inputs.
+    In forward mode the losses are linearised once: the scores are that linear map's value, the
+    gradient its transpose's. A non-finite score gets weight zero, but its backward pass still runs:
+    where that multiplies by NaN itself (a NaN pixel) the gradient is NaN, and in reverse mode every
+    score. Mask such inputs.
 
     Args:
       per_example_loss_fn: ``(params, batch) -> [b]``, or ``([b], aux)`` with ``has_aux``. Losses
@@ -58,8 +57,8 @@ def reweighted_value_and_grad(
       mode: ``"forward"`` or ``"reverse"`` (Algorithm 1 as written).
       has_aux: whether ``per_example_loss_fn`` also returns auxiliary data.
       min_weight: the least rectified score (see ``example_weights``).
-      axis_name: name of a mapped axis (or a tuple of them) that divides both batches evenly. Loss
-        and gradient are then the whole batch's, weights and scores this part's.
+      axis_name: mapped axis (or a tuple of them) that divides both batches evenly. Loss and
+        gradient are then the whole batch's, weights and scores this part's.
 
     Returns:
       ``fn(params, batch, val_batch, *, inner_state=None) -> ((loss, ReweightAux), grads)``.
@@ -85,14 +84,13 @@ def reweighted_value_and_grad(
 
         def losses_fn(params):
             result = per_example_loss_fn(params, batch)
-            losses, aux = result if has_aux else (result, None)
+            losses, aux = _validate.check_aux(result) if has_aux else (result, None)
             return _validate.check_per_example("per_example_loss_fn's result", losses), aux
 
         lookahead = (lambda p: val_loss_fn(p, val_batch)), params, inner, inner_state, axis_name
         if mode == "forward":
             val_loss, direction = lookahead_gradient(*lookahead)
-            # Adding zero makes this pass wait for the clean one, since both at once need twice the
-            # memory. An optimization_barrier says the same, but XLA's CPU compiler may drop it.
+            # Adding zero makes this pass wait for the clean one; at once they take more memory.
             params = jax.tree.map(lambda p, d: p + 0 * jnp.nan_to_num(d), params, direction)
             losses, jvp, aux = jax.linearize(losses_fn, params, has_aux=True)
             scores = -jvp(direction)

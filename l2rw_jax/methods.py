@@ -3,7 +3,8 @@
 A method is a function ``method(per_example_loss_fn, *, rng, axis_name=None)`` that returns
 ``fn(params, batch, clean_batch) -> ((loss, ReweightAux), grads)``. ``per_example_loss_fn`` is
 ``(params, batch) -> ([b], aux)``, ``batch`` a dict with ``image`` and ``label``, ``rng`` a key for
-this step. ``METHODS`` names them all; the trainer knows nothing else of them.
+this step. A method that does not look at the clean loss leaves NaN for it. ``METHODS`` names them
+all; the trainer knows nothing else of them.
 """
 
 import difflib
@@ -90,6 +91,9 @@ def _weighted(per_example_loss_fn, scores_fn, axis_name):
         scores = scores_fn(losses, batch)
         weights = example_weights(scores, axis_name=axis_name)
         loss, grads = weighted_sum(weights, losses, pullback, axis_name)
-        return (loss, ReweightAux(weights, scores, losses, jnp.zeros_like(loss), aux)), grads
+        return (
+            loss,
+            ReweightAux(weights, scores, losses, jnp.full_like(loss, jnp.nan), aux),
+        ), grads
 
     return value_and_grad

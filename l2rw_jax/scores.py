@@ -37,7 +37,7 @@ def example_scores(
         with a derivative at gradient zero; None is SGD (whose rate cancels in the weights).
       inner_state: the state :math:`s` of ``inner``; may be left out if it holds no arrays.
       mode: ``"forward"`` or ``"reverse"``: the same values to rounding, at different cost.
-      axis_name: name of a mapped axis (or a tuple of them) that divides both batches evenly.
+      axis_name: mapped axis (or a tuple of them) that divides both batches evenly.
 
     Returns:
       ``[b]`` scores in the losses' dtype; with ``axis_name``, this part of the whole batch's.
@@ -95,13 +95,13 @@ def reverse_scores(losses_fn, val_loss_fn, params, inner, inner_state, axis_name
 
 
 def vary(tree, axis_name):
-    """Marks arrays, inside ``shard_map``, as this device's own though they are equal on all.
-
-    A gradient by them is then this device's share, as under ``pmap``, and not summed already.
-    """
+    """Marks arrays inside ``shard_map`` so that a gradient by them is this device's share."""
     axes = {axis_name} if isinstance(axis_name, str) else set(axis_name or ())
     manual = tuple(axes & set(jax.sharding.get_abstract_mesh().manual_axes))
-    return jax.tree.map(lambda x: jax.lax.pcast(x, manual, to="varying"), tree) if manual else tree
+    if not manual:  # under vmap it is the share already
+        return tree
+    zero = 0 * jax.lax.axis_index(manual)  # unlike lax.pcast, fine if they vary already
+    return jax.tree.map(lambda x: x + zero.astype(jnp.result_type(x)), tree)
 
 
 def _lookahead_loss(val_loss_fn, params, inner, inner_state):

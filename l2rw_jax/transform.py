@@ -29,6 +29,9 @@ class ReweightInfo(NamedTuple):
     num_nonfinite: jax.Array
 
 
+_INFO_DTYPES = jnp.float32, jnp.float32, jnp.int32, jnp.float32, jnp.int32
+
+
 class ReweightState(NamedTuple):
     """State of ``reweight``.
 
@@ -49,22 +52,22 @@ def reweight(inner=None, *, mode="forward", min_weight=0.0, axis_name=None):
     .. math:: \nabla_\theta \textstyle\sum_i w_i \ell_i(\theta), \qquad w \text{ of Eqs. 6-8}
 
     It computes the gradient itself, so it stands first in an ``optax.chain`` and passes over the
-    updates it is given; None is fine. Any optimizer may follow. Three traps: ``optax.MultiSteps``
+    updates it is given; None is fine. Any optimizer may follow. Four traps: ``optax.MultiSteps``
     *around* it keeps only the last micro-batch's gradient (put it around what follows in the
     chain); ``optax.masked`` around it hides parameters from the losses; momentum or weight decay
-    after it still moves the parameters when every weight is zero.
+    after it still moves the parameters when every weight is zero; a NaN input gets weight zero but
+    may still make the gradient NaN (put ``optax.apply_if_finite`` around what follows).
 
     Args:
-      inner: the optimizer of the look-ahead step; its state follows the real weighted gradients.
-        None is plain SGD, whatever follows in the chain. ``init`` refuses optimizers without a
-        usable derivative at gradient zero.
+      inner: the look-ahead optimizer, its state fed with the real weighted gradients; None is plain
+        SGD. ``init`` refuses one without a usable derivative at gradient zero.
       mode: ``"forward"`` or ``"reverse"`` (see ``example_scores``).
       min_weight: the least rectified score (see ``example_weights``).
       axis_name: name of a mapped axis that divides both batches evenly; the update is the whole's.
 
     Returns:
-      An ``optax.GradientTransformationExtraArgs``; its ``update(updates, state, params, *,
-      per_example_loss_fn, val_loss_fn, **extra_args)`` takes ``params -> [b]``, ``params -> []``.
+      A transformation whose ``update(updates, state, params, *, per_example_loss_fn, val_loss_fn,
+      **extra_args)`` takes the two losses as functions of the parameters alone.
 
     Raises:
       ValueError, TypeError: an argument does not fit, or at ``init`` the derivative of ``inner``.
@@ -92,7 +95,8 @@ def reweight(inner=None, *, mode="forward", min_weight=0.0, axis_name=None):
     def init_fn(params):
         inner_state = follower.init(params)
         _validate.check_derivative(inner, inner_state, params)
-        return ReweightState(jnp.zeros((), jnp.int32), inner_state, _zero_info())
+        info = ReweightInfo(*(jnp.zeros((), dtype) for dtype in _INFO_DTYPES))
+        return ReweightState(jnp.zeros((), jnp.int32), inner_state, info)
 
     def update_fn(updates, state, params=None, *, per_example_loss_fn, val_loss_fn, **extra_args):
         value_and_grad = reweighted(
@@ -107,18 +111,12 @@ def reweight(inner=None, *, mode="forward", min_weight=0.0, axis_name=None):
 
 
 def _info(loss, aux: ReweightAux, axis_name):
-    totals = jax.tree.map(
-        jnp.sum, (aux.weights > 0, ~jnp.isfinite(aux.scores), jnp.square(aux.weights))
-    )
+    weights = aux.weights.astype(jnp.float32)
+    totals = jax.tree.map(jnp.sum, (weights > 0, ~jnp.isfinite(aux.scores), jnp.square(weights)))
     if axis_name is not None:
         totals = jax.lax.psum(totals, axis_name)
     num_active, num_nonfinite, squares = totals
     sample_size = (num_active > 0) / jnp.where(squares > 0, squares, 1)
-    info = ReweightInfo(loss, aux.val_loss, num_active, sample_size, num_nonfinite)
+    info = loss, aux.val_loss, num_active, sample_size, num_nonfinite
     # Whatever the losses' dtype is, the state keeps the types it was given at init.
-    return jax.tree.map(lambda value, zero: value.astype(zero.dtype), info, _zero_info())
-
-
-def _zero_info():
-    zero, none = jnp.zeros((), jnp.float32), jnp.zeros((), jnp.int32)
-    return ReweightInfo(zero, zero, none, zero, none)
+    return ReweightInfo(*(x.astype(dtype) for x, dtype in zip(info, _INFO_DTYPES, strict=True)))

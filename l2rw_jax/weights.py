@@ -18,8 +18,7 @@ def example_weights(scores, *, min_weight=0.0, axis_name=None):
     Args:
       scores: ``[b]`` floating, the scores :math:`u_i` (see ``example_scores``).
       min_weight: the least rectified score, at least 0, in the unit of the scores; 0 is the paper.
-      axis_name: name of a mapped axis (or a tuple of them) that divides the batch; the weights of
-        the whole batch then sum to one.
+      axis_name: mapped axis (or a tuple of them) that divides the batch, whose weights sum to one.
 
     Returns:
       ``[b]`` weights in the scores' dtype.
@@ -33,9 +32,14 @@ def example_weights(scores, *, min_weight=0.0, axis_name=None):
     >>> print(example_weights(jnp.array([-1.0, 0.0])))
     [0. 0.]
     """
-    _validate.check_options(None, "forward", min_weight)
+    _validate.check_min_weight(min_weight)
     scores = _validate.check_per_example("scores", jnp.asarray(scores))
-    rectified = jnp.where(jnp.isfinite(scores), jnp.maximum(scores, min_weight), 0)
+    rectified = jnp.maximum(scores, jnp.asarray(min_weight, scores.dtype))
+    rectified = jnp.where(jnp.isfinite(scores), rectified, 0)
+    largest = jnp.max(rectified, initial=0)
+    if axis_name is not None:
+        largest = jax.lax.pmax(largest, axis_name)
+    rectified /= jnp.where(largest > 0, largest, 1)  # or the sum of huge scores would overflow
     total = jnp.sum(rectified)
     if axis_name is not None:
         total = jax.lax.psum(total, axis_name)

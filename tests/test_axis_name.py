@@ -208,3 +208,27 @@ def test_batch_norm_of_a_residual_net_over_the_axis():
         want = jax.jit(by_reach(make(whole.losses, whole.clean_loss)))(*arguments)
         fn = by_reach(make(parts.losses, parts.clean_loss, axis_name=AXIS))
         problems.assert_close(divided("shard_map", fn, 2)(*arguments), want, 1e-9)
+
+
+@pytest.mark.parametrize("mode", ["forward", "reverse"])
+def test_parameters_that_vary_over_the_axis_already_are_fine(strict, mode):
+    mesh = jax.sharding.Mesh(np.array(jax.devices()[:2]), ("data",))
+    spec = jax.sharding.PartitionSpec("data")
+
+    def losses(params, batch):
+        return (params * batch) ** 2
+
+    def clean(params, batch):
+        return losses(params, batch).mean()
+
+    batch, params = jnp.arange(1.0, 5.0), jnp.full(2, 0.5)
+
+    def grads(params, batch):
+        fn = reweighted_value_and_grad(losses, clean, mode=mode, axis_name="data")
+        return fn(params[0], batch, batch)[1]
+
+    mapped = jax.shard_map(
+        grads, mesh=mesh, in_specs=(spec, spec), out_specs=jax.sharding.PartitionSpec()
+    )(params, batch)
+    whole = reweighted_value_and_grad(losses, clean, mode=mode)(params[0], batch, batch)[1]
+    np.testing.assert_allclose(mapped, whole, rtol=1e-12)

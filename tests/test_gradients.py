@@ -299,3 +299,17 @@ def test_errors(losses, options, error, match, mode):
         reweighted_value_and_grad(losses, mean_squares, mode=mode, **options)(w, batch, clean)
     with pytest.raises(ValueError, match="params: got None; takes the pytree"):
         reweighted_value_and_grad(squares, mean_squares, mode=mode)(None, batch, clean)
+
+
+def test_has_aux_asks_for_a_pair_and_params_for_floats():
+    def losses(params, batch):
+        return params["w"] * batch
+
+    def clean(params, batch):
+        return losses(params, batch).mean()
+
+    batch = jnp.ones(2)
+    with pytest.raises(TypeError, match=r"with has_aux=True takes a tuple \(losses, aux\)"):
+        reweighted_value_and_grad(losses, clean, has_aux=True)({"w": 1.0}, batch, batch)
+    with pytest.raises(TypeError, match=r"params\['w'\]: got int.*; takes floating arrays"):
+        reweighted_value_and_grad(losses, clean)({"w": jnp.ones((), int)}, batch, batch)

@@ -123,3 +123,19 @@ def test_min_weight_may_be_traced():
 def test_errors(scores, least, error, match):
     with pytest.raises(error, match=match):
         example_weights(scores, min_weight=least)
+
+
+@pytest.mark.parametrize(
+    ("scores", "expected"),
+    [
+        (np.full(10, 5e37, np.float32), np.full(10, 0.1)),
+        (np.full(100, 1000, np.float16), np.full(100, 0.01)),
+    ],
+)
+def test_the_sum_of_huge_scores_does_not_overflow(scores, expected):
+    np.testing.assert_allclose(example_weights(scores), expected, rtol=2e-3, atol=1e-30)
+
+
+def test_min_weight_leaves_the_scores_dtype():
+    scores = jnp.array([-1.0, 2.0], jnp.bfloat16)
+    assert example_weights(scores, min_weight=np.float32(0.1)).dtype == jnp.bfloat16

@@ -9,6 +9,7 @@ ends of an odd one. Initial values come from the JAX side, by ``convert``.
 import math
 import re
 
+import torch
 from torch import nn
 from torch.nn import functional as F  # noqa: N812
 
@@ -62,17 +63,24 @@ class LeNet(nn.Module):
         return F.pad(z, (1, 0)) if z.shape[1] == 1 else z
 
 
-class NormReLU(nn.BatchNorm2d):
+class NormReLU(nn.Module):
     """Batch normalisation, then ReLU."""
+
+    running_mean: torch.Tensor
+    running_var: torch.Tensor
+
+    def __init__(self, channels):
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(channels))
+        self.bias = nn.Parameter(torch.zeros(channels))
+        self.register_buffer("running_mean", torch.zeros(channels))
+        self.register_buffer("running_var", torch.ones(channels))
 
     def forward(self, x, update_moments):
         """By the batch's own moments in training mode; the running ones follow if asked to."""
         running = update_moments or not self.training
         mean, var = (self.running_mean, self.running_var) if running else (None, None)
-        y = F.batch_norm(
-            x, mean, var, self.weight, self.bias, self.training, self.momentum, self.eps
-        )
-        return F.relu(y)
+        return F.relu(F.batch_norm(x, mean, var, self.weight, self.bias, self.training, 0.1, 1e-5))
 
 
 class Conv3x3(nn.Conv2d):

@@ -1,12 +1,11 @@
 """A step of the PyTorch side made ready for the benchmark."""
 
 import functools
-import multiprocessing
+import json
 import os
-import re
-from concurrent.futures import ProcessPoolExecutor
+import subprocess
+import sys
 from importlib import metadata
-from pathlib import Path
 
 import torch
 
@@ -45,15 +44,11 @@ def prepare(setting, device, form, params, model_state, arrays, *, compiled=Fals
       ValueError: a precision that the device does not have.
     """
     set_precision(setting.precision, device)
-    network = convert.to_torch(params, model_state, _network(setting))
-    # Host arrays are [b, h, w, c]: seen as [b, c, h, w] they are in the channels_last layout.
-    images, labels, clean_images, clean_labels = map(torch.from_numpy, arrays)
-    batch = (images.permute(0, 3, 1, 2), labels.long())
-    batch += (clean_images.permute(0, 3, 1, 2), clean_labels.long())
-    step = _step(setting, device, network, form, compiled)
+    network = convert.to_torch(params, model_state, create_network(setting))
+    step = create_step(setting, device, form, network=network, compiled=compiled)
     if graph:
         step = steps.cuda_graph(step)
-    batch = tuple(array.to(device) for array in batch)
+    batch = to_device(arrays, device)
 
     def synchronised():
         _, loss = step(*batch)
@@ -63,7 +58,7 @@ def prepare(setting, device, form, params, model_state, arrays, *, compiled=Fals
 
     if device == "cpu":
         # Compiling takes more memory than the step does.
-        measure = None if compiled else functools.partial(_measure_rss, setting, form)
+        measure = None if compiled else functools.partial(_fresh_process, setting, form)
         return synchronised, measure
 
     def measure_on_device():
@@ -87,16 +82,10 @@ def set_precision(precision, device):
     torch.backends.cuda.matmul.allow_tf32 = precision == "tf32"
 
 
-def _network(setting):
-    return models.create_network(
-        setting.model,
-        num_classes=setting.num_classes,
-        image_shape=setting.image_shape,
-        dropout=setting.dropout,
-    )
-
-
-def _step(setting, device, network, form, compiled=False):
+def create_step(setting, device, form, *, network=None, compiled=False):
+    """A step of ``form`` on a new network, or on the one given."""
+    if network is None:
+        network = create_network(setting)
     network = network.to(device, memory_format=torch.channels_last).train()
     optimizer = steps.make_optimizer(
         network, rate=setting.rate, weight_decay=setting.weight_decay, momentum=setting.momentum
@@ -105,37 +94,28 @@ def _step(setting, device, network, form, compiled=False):
     return steps.make_step(form, network, optimizer, compiled=compiled, bfloat16=bfloat16)
 
 
-def _measure_rss(setting, form):
+def create_network(setting):
+    """The setting's network, with PyTorch's own initial values."""
+    return models.create_network(
+        setting.model,
+        num_classes=setting.num_classes,
+        image_shape=setting.image_shape,
+        dropout=setting.dropout,
+    )
+
+
+def to_device(arrays, device):
+    """Images and labels twice, as ``[b, c, h, w]`` in the channels_last layout that hosts have."""
+    images, labels, clean_images, clean_labels = (torch.from_numpy(a).to(device) for a in arrays)
+    to_chw = (0, 3, 1, 2)
+    return images.permute(to_chw), labels.long(), clean_images.permute(to_chw), clean_labels.long()
+
+
+def _fresh_process(setting, form):
     """Memory of a step on the CPU, in a fresh process: what else ran here would hide it."""
-    spawn = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(1, mp_context=spawn) as pool:
-        grown = pool.submit(_peak_growth, setting._asdict(), form).result()
-    return {"memory_bytes": grown, "memory_kind": "growth of a fresh process's peak, 3 steps"}
-
-
-def _peak_growth(fields, form):
-    """By how much three steps raise this process's peak resident memory, in bytes; Linux only."""
-    setting = _Fields(fields)
-    set_precision(setting.precision, "cpu")
-    step = _step(setting, "cpu", _network(setting), form)
-    height, width, channels = setting.image_shape
-    batch = []
-    for n in (setting.batch, setting.clean_batch):
-        images = torch.randn(n, height, width, channels).permute(0, 3, 1, 2)
-        batch += [images, torch.randint(0, setting.num_classes, (n,))]
-    before = _status("VmRSS")
-    for _ in range(3):
-        step(*batch)
-    return max(_status("VmHWM") - before, 0)
-
-
-class _Fields:
-    """A setting by its fields; the class itself belongs to the program and not to its child."""
-
-    def __init__(self, fields):
-        self.__dict__ |= fields
-
-
-def _status(field):
-    match = re.search(rf"{field}:\s+(\d+) kB", Path("/proc/self/status").read_text())
-    return 1024 * int(match[1]) if match else 0
+    command = [sys.executable, "-m", "experiments.torch_baseline.memory"]
+    done = subprocess.run(
+        [*command, json.dumps(setting), form], check=True, capture_output=True, text=True
+    )
+    kind = "growth of a fresh process's peak, 3 steps"
+    return {"memory_bytes": int(done.stdout.split()[-1]), "memory_kind": kind}

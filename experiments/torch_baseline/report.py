@@ -1,4 +1,4 @@
-"""The benchmark's rows as a table and a figure; needs no PyTorch."""
+"""The benchmark's rows: their ratios, a table and a figure; needs no PyTorch."""
 
 import matplotlib
 
@@ -6,6 +6,32 @@ matplotlib.use("Agg")  # no screen is needed to write a file
 
 import matplotlib.pyplot as plt
 import numpy as np
+
+
+def add_ratios(rows):
+    """Adds to one setting's rows what their medians are multiples of.
+
+    ``over_plain`` is the median over that of ``plain``, the same framework's ordinary step (the
+    compiled one's for a compiled step, where that ran), ``over_ours`` over that of ours.
+
+    >>> rows = [{"implementation": "ours plain", "median_ms": 2.0}]
+    >>> rows += [{"implementation": "ours l2rw forward", "median_ms": 5.0}]
+    >>> add_ratios(rows)[1]["over_plain"]
+    2.5
+    """
+    medians = {row["implementation"]: row["median_ms"] for row in rows if row.get("median_ms")}
+    for row in rows:
+        name = row["implementation"]
+        if name not in medians:
+            continue
+        framework, *_ = name.split()
+        _, comma, kind = name.partition(",")
+        plain = f"{framework} plain{comma}{kind}"
+        row["plain"] = plain if plain in medians else f"{framework} plain"
+        for field, other in (("over_plain", row["plain"]), ("over_ours", "ours l2rw forward")):
+            if other in medians:
+                row[field] = medians[name] / medians[other]
+    return rows
 
 
 def markdown_table(rows):

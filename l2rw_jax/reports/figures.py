@@ -1,5 +1,7 @@
 """Figures of finished runs, as PNG."""
 
+import itertools
+
 import matplotlib
 
 matplotlib.use("Agg")  # no screen is needed to write a file
@@ -22,7 +24,7 @@ def plot_curves(runs, path, *, title):
       title: what was trained on what.
     """
     figure, axes = _axes()
-    for color, (method, seeds) in zip(COLORS, runs.items(), strict=False):
+    for color, (method, seeds) in zip(itertools.cycle(COLORS), runs.items(), strict=False):
         evaluated = [[line for line in lines if "test_accuracy" in line] for lines in seeds]
         steps = [line["step"] for line in evaluated[0]]
         accuracy = [[line["test_accuracy"] for line in lines] for lines in evaluated]
@@ -46,7 +48,7 @@ def plot_sweep(groups, path, *, xlabel, title):
       title: what was trained on what.
     """
     figure, axes = _axes()
-    for color, (method, points) in zip(COLORS, groups.items(), strict=False):
+    for color, (method, points) in zip(itertools.cycle(COLORS), groups.items(), strict=False):
         _band(axes, list(points), list(points.values()), method, color)
     axes.set(xlabel=xlabel, ylabel="test accuracy (%), last step", title=title)
     _save(figure, axes, path)

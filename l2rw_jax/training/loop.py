@@ -34,9 +34,7 @@ def train_and_evaluate(config, workdir):
     result = files.check_workdir(workdir, config)
     if result is not None:
         return result
-    run_data, num_classes = prepare(config)
-    model = _model(config, run_data, num_classes)
-    optimizer = _optimizer(config)
+    run_data, model, optimizer = check(config)
     files.create_workdir(workdir, config)
 
     checkpoints = checkpoint.open_checkpoints(workdir)
@@ -71,6 +69,7 @@ def train_and_evaluate(config, workdir):
             accuracy = evaluations[max(evaluations)]["test_accuracy"] if evaluations else 0.0
             bar.set_postfix(loss=f"{line['loss']:.3f}", accuracy=f"{accuracy:.3f}")
 
+    checkpoints.close()
     weights, counts = jax.device_get((mean_weights(state), state.weight_count))
     corrupted = np.asarray(run_data.corrupted)
     files.write_weights(workdir, weights, counts, corrupted)
@@ -99,9 +98,19 @@ def _earlier_evaluations(workdir, start):
     }
 
 
-def _model(config, run_data, num_classes):
+def check(config):
+    """Makes all that a run needs, without writing or training anything.
+
+    Returns:
+      ``(RunData, Model, optimizer)``, the data on the host.
+
+    Raises:
+      ConfigError: the run cannot be as asked for.
+    """
+    validate(config)
+    run_data, num_classes = prepare(config)
     try:
-        return create_model(
+        model = create_model(
             config.model,
             num_classes=num_classes,
             image_shape=run_data.images.shape[1:],
@@ -110,15 +119,13 @@ def _model(config, run_data, num_classes):
         )
     except ValueError as error:
         raise ConfigError(f"config.model={config.model}: {error}") from error
-
-
-def _optimizer(config):
+    optimizer = make_optimizer(config)
+    params, _ = jax.eval_shape(model.init, jax.random.key(0))
     try:
-        return make_optimizer(config)
-    except TypeError as error:
-        raise ConfigError(
-            f"config.optimizer_args: optax.{config.optimizer} does not take them: {error}"
-        ) from error
+        jax.eval_shape(lambda p: optimizer.update(p, optimizer.init(p), p), params)
+    except TypeError as error:  # it asks for more than gradients, or an argument is of no use
+        raise ConfigError(f"config.optimizer={config.optimizer}: {error}") from error
+    return run_data, model, optimizer
 
 
 def _compiled(config, model, optimizer, state, run_data, key):

@@ -112,10 +112,14 @@ def to_device(run_data):
 
 def _select(labels, classes, num_classes):
     """Indices of the examples of ``classes``, and their labels renumbered in that order."""
+    if not classes and not (labels.min() >= 0 and labels.max() < num_classes):
+        span = f"{labels.min()}..{labels.max()}"
+        raise ValueError(f"its labels span {span}: give a set labelled 0..{num_classes - 1}")
     if not classes:
         return np.arange(len(labels)), np.asarray(labels)
-    if len(set(classes)) < 2 or not all(0 <= label < num_classes for label in classes):
-        raise ValueError(f"config.classes is {classes}: give at least two of 0..{num_classes - 1}")
+    distinct = len(set(classes)) == len(classes) > 1
+    if not distinct or not all(0 <= label < num_classes for label in classes):
+        raise ValueError(f"config.classes is {classes}: give two or more of 0..{num_classes - 1}")
     renumber = np.full(num_classes, -1, np.int32)
     renumber[list(classes)] = np.arange(len(classes))
     chosen = np.flatnonzero(renumber[labels] >= 0)

@@ -1,10 +1,13 @@
 """What a training step reads and writes."""
 
+import ast
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import optax
+
+from l2rw_jax.training.config import ConfigError
 
 
 class TrainState(NamedTuple):
@@ -42,8 +45,26 @@ def make_optimizer(config):
     return optax.chain(
         optax.clip_by_global_norm(config.clip_norm) if config.clip_norm else optax.identity(),
         optax.add_decayed_weights(config.weight_decay, mask=kernels),
-        getattr(optax, config.optimizer)(schedule, **config.optimizer_args.to_dict()),
+        _optimizer(config.optimizer, schedule),
     )
+
+
+def _optimizer(text, learning_rate):
+    """The optimizer that ``NAME(ARGUMENT=VALUE, ...)`` or ``NAME`` names in Optax."""
+    try:
+        call = ast.parse(text if "(" in text else f"{text}()", mode="eval").body
+        if not (isinstance(call, ast.Call) and isinstance(call.func, ast.Name) and not call.args):
+            raise ValueError("not of the form NAME(ARGUMENT=VALUE, ...)")
+        arguments = {str(k.arg): ast.literal_eval(k.value) for k in call.keywords}
+        optimizer = getattr(optax, call.func.id)(learning_rate=learning_rate, **arguments)
+        if not isinstance(optimizer, optax.GradientTransformation):
+            raise ValueError("not an optimizer")
+        return optimizer
+    except (AttributeError, SyntaxError, TypeError, ValueError) as error:
+        raise ConfigError(
+            f"config.optimizer: got {text!r}, which optax does not take: {error}; takes an "
+            "optimizer with its arguments but the learning rate, as sgd(momentum=0.9)."
+        ) from error
 
 
 def kernels(params):

@@ -8,7 +8,7 @@ from l2rw_jax import data, losses
 from l2rw_jax.methods import get_method
 
 
-def make_step(config, model, optimizer, *, axis_name=None):
+def make_step(config, model, optimizer):
     """Returns ``step(state, run_data, key) -> (state, metrics)``: sample, augment, weight, update.
 
     What a step draws follows from ``key`` and ``state.step`` alone: indices uniformly with
@@ -18,7 +18,6 @@ def make_step(config, model, optimizer, *, axis_name=None):
       config: a validated config.
       model: the ``Model``.
       optimizer: an Optax optimizer for the model's parameters.
-      axis_name: mapped axis over which the batch is divided, if any.
 
     Returns:
       The step; ``metrics`` is a dict of scalars.
@@ -33,15 +32,14 @@ def make_step(config, model, optimizer, *, axis_name=None):
         )
         batch = _batch(config, run_data.images, run_data.train, drawn, keys[2])
         clean_batch = _batch(config, run_data.images, run_data.clean, trusted, keys[3])
-        method_key, dropout_key = jax.random.split(keys[4])
 
         def per_example_loss_fn(params, batch):
             logits, model_state = model.apply(
-                params, state.model_state, batch["image"], train=True, rng=dropout_key
+                params, state.model_state, batch["image"], train=True, rng=batch["rng"]
             )
             return losses.cross_entropy(logits, batch["label"]), model_state
 
-        value_and_grad = method(per_example_loss_fn, rng=method_key, axis_name=axis_name)
+        value_and_grad = method(per_example_loss_fn, rng=keys[4])
         (loss, aux), grads = value_and_grad(state.params, batch, clean_batch)
         updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
         state = state._replace(
@@ -52,7 +50,12 @@ def make_step(config, model, optimizer, *, axis_name=None):
             weight_sum=state.weight_sum.at[drawn].add(aux.weights),
             weight_count=state.weight_count.at[drawn].add(1),
         )
-        metrics = {"loss": loss, "val_loss": aux.val_loss, "grad_norm": optax.tree.norm(grads)}
+        metrics = {
+            "loss": loss,
+            "clean_loss": aux.val_loss,
+            "grad_norm": optax.tree.norm(grads),
+            "param_norm": optax.tree.norm(state.params),
+        }
         return state, metrics | _weight_metrics(aux.weights, run_data.corrupted[drawn])
 
     return step
@@ -87,10 +90,13 @@ def make_predict(config, model, batch_size=500):
 
 
 def _batch(config, images, part, rows, key):
-    augmented = data.augment(key, images[part.index[rows]], pad=config.pad, flip=config.flip)
+    augment_key, dropout_key = jax.random.split(key)
+    images = images[part.index[rows]]
+    augmented = data.augment(augment_key, images, pad=config.pad, flip=config.flip)
     return {
         "image": data.to_float(augmented, low=config.low, high=config.high),
         "label": part.label[rows],
+        "rng": dropout_key,  # its own: a shared mask would tie the batch to the clean batch
     }
 
 

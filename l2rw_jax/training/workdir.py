@@ -25,13 +25,19 @@ def check_workdir(workdir, config):
     if workdir.exists() and not workdir.is_dir():
         raise ConfigError(f"workdir: {workdir} is a file; takes a folder.")
     if not (workdir / "config.json").exists():
+        for name in ("metrics.jsonl", "checkpoints", RESULT):
+            if (workdir / name).exists():
+                raise ConfigError(
+                    f"workdir: {workdir} holds {name} of a run without its config.json; take "
+                    "another folder, or remove that one."
+                )
         return None
     try:
         found = flatten(json.loads((workdir / "config.json").read_text()))
-    except ValueError:
+    except (ValueError, AttributeError):
         raise ConfigError(
-            f"workdir: {workdir}/config.json is not readable as JSON; take another folder, or "
-            "remove it."
+            f"workdir: {workdir}/config.json is not a config; take another folder, or remove that "
+            "one."
         ) from None
     wanted = flatten(to_json(config.to_dict()))
     for field in sorted(found.keys() | wanted.keys()):

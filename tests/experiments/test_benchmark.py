@@ -9,7 +9,10 @@ from pathlib import Path
 import pytest
 
 from experiments import benchmark
+from experiments.torch_baseline import report
+from experiments.torch_baseline.setting import LENET, settings
 
+ONLY = ("ours plain", "ours l2rw forward", "torch plain", "torch forward_ad_separate")
 ROOT = Path(__file__).parents[2]
 FIGURES = ("median_ms", "q1_ms", "q3_ms", "compile_seconds", "over_plain", "over_ours")
 
@@ -17,9 +20,9 @@ FIGURES = ("median_ms", "q1_ms", "q3_ms", "compile_seconds", "over_plain", "over
 def test_smoke(tmp_path):
     output = tmp_path / "out" / "bench"
     command = [sys.executable, "-m", "experiments.benchmark", "--smoke", f"--output={output}"]
-    command += ["--repeats=3", "--minutes=0.5", "--device=cpu"]
+    command += ["--repeats=3", "--minutes=4", "--device=cpu"]
     done = subprocess.run(
-        [*command, "--only=ours,torch plain,torch forward_ad_separate"],
+        [*command, f"--only={','.join(ONLY)}"],
         cwd=ROOT,
         env=os.environ | {"XLA_FLAGS": ""},
         capture_output=True,
@@ -27,11 +30,11 @@ def test_smoke(tmp_path):
         timeout=300,
     )
     assert done.returncode == 0, done.stderr
-    report = json.loads(output.with_suffix(".json").read_text())
-    assert "--repeats=3" in report["command"]
-    assert report["device"] and report["versions"]["jax"]
-    rows = {row["implementation"]: row for row in report["rows"]}
-    assert {"ours plain", "ours l2rw forward", "ours l2rw reverse", "torch plain"} <= rows.keys()
+    written = json.loads(output.with_suffix(".json").read_text())
+    assert "--repeats=3" in written["command"]
+    assert written["device"] and written["versions"]["jax"]
+    rows = {row["implementation"]: row for row in written["rows"]}
+    assert tuple(rows) == ONLY
     for name, row in rows.items():
         assert (row["model"], row["batch"], row["clean_batch"]) == ("lenet", 4, 2)
         if row["error"] is None:
@@ -41,11 +44,11 @@ def test_smoke(tmp_path):
         else:
             assert not name.startswith("ours") and f"| {row['error']} |" in done.stdout
         assert f"| {name} |" in done.stdout
-    for name in ("ours plain", "ours l2rw forward", "ours l2rw reverse"):
+    for name in ONLY[:2]:
         assert rows[name]["flops"] > 0 and rows[name]["memory_bytes"] > 0
-    losses = [row["first_loss"] for name, row in rows.items() if "plain" not in name]
-    ran = [loss for loss in losses if loss is not None]
-    assert ran == pytest.approx([ran[0]] * len(ran), rel=1e-4)
+    for ours, torch in zip(ONLY[:2], ONLY[2:], strict=True):
+        if rows[torch]["error"] is None:  # they do the same work
+            assert rows[torch]["first_loss"] == pytest.approx(rows[ours]["first_loss"], rel=1e-4)
     assert output.with_suffix(".md").read_text().strip() == done.stdout.strip()
     assert output.with_suffix(".png").stat().st_size > 10_000
 
@@ -65,7 +68,7 @@ def breaks_later(setting):
 
 def test_a_failure_is_a_row_and_stops_no_other():
     makers = {"a": broken, "b": breaks_later, "ours plain": working, "c": working}
-    rows = benchmark.measure(benchmark.LENET, makers, repeats=4, seconds=10)
+    rows = benchmark.measure(LENET, makers, repeats=4, seconds=10)
     assert [row["implementation"] for row in rows] == list(makers)
     assert rows[0]["error"] == "RuntimeError: no such | thing"
     assert rows[1]["error"] == "StopIteration: no message"
@@ -73,13 +76,24 @@ def test_a_failure_is_a_row_and_stops_no_other():
     for row in rows[2:]:
         assert row["error"] is None
         assert (row["repeats"], row["memory_bytes"], row["first_loss"]) == (4, 7, 0.5)
-    table = benchmark.report.markdown_table(rows).splitlines()
+    table = report.markdown_table(rows).splitlines()
     assert "no such / thing" in table[2]
     assert len({line.count("|") for line in table}) == 1
 
 
+def test_a_failure_to_measure_memory_leaves_the_times():
+    def out_of_memory():
+        raise MemoryError("no room")
+
+    makers = {"a": lambda setting: benchmark.Prepared(lambda: 0.5, out_of_memory)}
+    (row,) = benchmark.measure(LENET, makers, repeats=2, seconds=10)
+    assert (row["error"], row["repeats"]) == (None, 2)
+    assert row["memory_kind"] == "MemoryError: no room"
+    assert "memory_bytes" not in row
+
+
 def test_what_does_not_fit_into_the_time_is_a_row():
-    rows = benchmark.measure(benchmark.LENET, {"a": working, "b": working}, repeats=4, seconds=1e-9)
+    rows = benchmark.measure(LENET, {"a": working, "b": working}, repeats=4, seconds=1e-9)
     assert (rows[0]["error"], rows[0]["repeats"]) == (None, 1)
     assert rows[1]["error"] == "not run: out of time (--minutes)"
 
@@ -96,7 +110,7 @@ def test_ratios():
     }
     rows = [{"implementation": name, "median_ms": value} for name, value in medians.items()]
     rows.append({"implementation": "torch missing", "error": "gone"})
-    rows = {row["implementation"]: row for row in benchmark.add_ratios(rows)}
+    rows = {row["implementation"]: row for row in report.add_ratios(rows)}
     assert [row.get("over_plain") for row in rows.values()] == [1, 2.5, 1, 5, 1, 5, 2, None]
     assert [row.get("over_ours") for row in rows.values()] == [0.4, 1, 0.8, 4, 0.6, 3, 1.6, None]
     assert rows["torch create_graph, compiled"]["plain"] == "torch plain, compiled"
@@ -104,11 +118,11 @@ def test_ratios():
 
 
 def test_settings():
-    names = [setting.model for setting in benchmark.settings("cpu", ["float32"])]
+    names = [setting.model for setting in settings("cpu", ["float32"])]
     assert names == ["lenet", "resnet-32", "resnet-32", "wrn-10-2"]
-    gpu = benchmark.settings("gpu", ["float32", "tf32"], models=["wrn-28-10"])
+    gpu = settings("gpu", ["float32", "tf32"], models=["wrn-28-10"])
     assert [(s.model, s.precision) for s in gpu] == [("wrn-28-10", p) for p in ("float32", "tf32")]
-    swept = benchmark.settings("cpu", ["float32"], models=["resnet-32"], sweep=True)
+    swept = settings("cpu", ["float32"], models=["resnet-32"], sweep=True)
     assert sorted(s.batch for s in swept if s.batch == s.clean_batch) == [
         *(25, 50, 100, 200, 400, 800, 1600)
     ]

@@ -91,6 +91,16 @@ def test_a_sweep_over_a_field(tmp_path):
             ["--config=configs/digits.py", "--sweep=noise.ratio=a,b"],
             "--sweep: got 'noise.ratio=a,b'; takes FIELD=VALUE,VALUE",
         ),
+        (
+            "sweep",
+            ["--config=configs/digits.py", "--sweep=model=mlp-16,mpl-16"],
+            "config.model=mpl-16",
+        ),
+        (
+            "sweep",
+            ["--config=configs/digits.py", "--methods=l2rw,l2rw"],
+            "--methods: got 'l2rw,l2rw'; takes distinct values",
+        ),
     ],
 )
 def test_a_mistake_is_one_line_and_leaves_nothing(program, arguments, message, tmp_path):

@@ -138,13 +138,12 @@ def test_float64(form, name):
     check(form, name, TINY[name], "float64")
 
 
-@pytest.mark.parametrize("name", ["resnet-8", "lenet"])
 @pytest.mark.parametrize("form", ["create_graph", "forward_ad_shared"])
-def test_float32(form, name):
-    check(form, name, TINY[name], "float32")
+def test_float32(form):
+    check(form, "resnet-8", TINY["resnet-8"], "float32")
 
 
-@pytest.mark.parametrize("name", TINY)
+@pytest.mark.parametrize("name", ["resnet-8", "lenet"])
 def test_odd_sides(name):
     shape = (7, 5, 3)
     model, params, model_state = initial(name, shape, "float32")

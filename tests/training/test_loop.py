@@ -117,13 +117,28 @@ def test_a_folder_of_another_config_is_refused_and_left_alone(tmp_path, fields, 
         ({"model": "resnet-33"}, r"config.model=resnet-33: .*resnet-D with D = 6n \+ 2"),
         ({"model": "mpl-16"}, r"config.model=mpl-16: .*nearest: 'mlp-256-256'"),
         ({"batch_size": 5000}, r"only 1337 images are left"),
-        ({"optimizer": "lbfgs"}, r"config.optimizer_args: optax.lbfgs does not take them"),
+        ({"optimizer": "sdg"}, r"config.optimizer: got 'sdg'.*has no attribute 'sdg'"),
+        ({"optimizer": "sgd(momentu=1)"}, r"config.optimizer: got 'sgd\(momentu=1\)'.*momentu"),
+        ({"optimizer": "sgd(momentum='x')"}, r"config.optimizer=sgd\(momentum='x'\)"),
+        ({"optimizer": "sgd(0.1)"}, r"not of the form NAME\(ARGUMENT=VALUE, ...\)"),
+        ({"optimizer": "lbfgs"}, r"config.optimizer=lbfgs: .*missing"),
+        ({"optimizer": "clip_by_global_norm"}, r"config.optimizer: got 'clip_by_global_norm'"),
     ],
 )
 def test_a_mistake_leaves_no_folder(tmp_path, fields, message):
     with pytest.raises(ConfigError, match=message):
         train_and_evaluate(_config(**fields), tmp_path / "run")
     assert not (tmp_path / "run").exists()
+
+
+def test_files_of_a_run_without_its_config_are_not_taken_up(tmp_path):
+    train_and_evaluate(_config(), tmp_path)
+    (tmp_path / "config.json").write_text("[]")
+    with pytest.raises(ConfigError, match=r"config.json is not a config; take another folder"):
+        train_and_evaluate(_config(), tmp_path)
+    (tmp_path / "config.json").unlink()
+    with pytest.raises(ConfigError, match=r"holds metrics.jsonl of a run without its config"):
+        train_and_evaluate(_config(method="baseline"), tmp_path)
 
 
 def test_a_folder_that_cannot_be_one_is_refused(tmp_path):

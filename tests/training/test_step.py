@@ -8,7 +8,7 @@ import pytest
 
 from l2rw_jax import losses
 from l2rw_jax.data import sample
-from l2rw_jax.models import create_model
+from l2rw_jax.models import Model, create_model
 from l2rw_jax.training import default_config
 from l2rw_jax.training.prepare import prepare, to_device
 from l2rw_jax.training.state import create_state, make_optimizer, mean_weights
@@ -110,7 +110,7 @@ def test_without_any_weight_the_metrics_are_zero_not_nan():
 def test_the_schedule_drops_tenfold_at_the_boundaries_and_clipping_bounds_the_update():
     config = default_config()
     config.boundaries, config.clip_norm = (1,), 0.5
-    config.optimizer_args.momentum = 0.0
+    config.optimizer = "sgd"
     optimizer = make_optimizer(config)
     params = {"kernel": jnp.zeros(4)}
     opt_state = optimizer.init(params)
@@ -127,3 +127,20 @@ def test_prediction_in_batches_is_the_whole_model_s():
     predicted = make_predict(config, model, batch_size=10)(state.params, {}, images)
     logits, _ = model.apply(state.params, {}, images / 255.0, train=False)
     np.testing.assert_array_equal(predicted, jnp.argmax(logits, -1))
+
+
+def test_the_batch_and_the_clean_batch_are_thinned_by_dropout_of_their_own():
+    config = default_config()
+    config.update_from_flattened_dict({"batch_size": 20, "clean_batch_size": 20})
+    run_data, _ = prepare(config)
+    keys = []
+
+    def apply(params, model_state, images, *, train, rng):
+        keys.append(jax.random.key_data(rng))
+        return images.reshape(20, -1)[:, :10] * params["kernel"], model_state
+
+    model = Model(init=lambda key: ({"kernel": jnp.ones(10)}, {}), apply=apply)
+    optimizer = make_optimizer(config)
+    state = create_state(jax.random.key(0), model, optimizer, len(run_data.train.index))
+    make_step(config, model, optimizer)(state, to_device(run_data), KEY)
+    assert len({tuple(np.asarray(key).tolist()) for key in keys}) == 2
