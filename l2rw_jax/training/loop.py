@@ -129,7 +129,7 @@ def check(config):
 
 
 def _compiled(config, model, optimizer, state, run_data, key):
-    """Returns ``run(state) -> (state, metrics)``: ``log_every`` steps and their mean metrics."""
+    """Returns ``run(state) -> (state, metrics)``: ``log_every`` steps, metrics as their means."""
     # One compiled call does them all, but for convolutions on a CPU: inside a loop, XLA's CPU
     # compiler leaves their weight gradients in a form that is ten times slower (JAX 0.10, 0.11).
     single = jax.default_backend() == "cpu" and not config.model.startswith("mlp")
@@ -142,7 +142,12 @@ def _compiled(config, model, optimizer, state, run_data, key):
             state, metrics = compiled(state, run_data, key)
             collected.append(metrics)
         collected = jax.device_get(collected)  # waits for the steps
-        return state, {name: np.mean([m[name] for m in collected]) for name in collected[0]}
+        steps = {name: np.ravel([m[name] for m in collected]) for name in collected[0]}
+        extremes = {
+            "grad_norm_max": steps["grad_norm"].max(),
+            "effective_sample_size_min": steps["effective_sample_size"].min(),
+        }
+        return state, {name: np.mean(values) for name, values in steps.items()} | extremes
 
     return run
 
