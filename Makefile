@@ -1,5 +1,7 @@
-# Every target makes .venv when it is missing or older than what it is made from.
+# Every target makes .venv when it is missing or older than what it is made from. EXTRAS=dev,torch adds
+# PyTorch, for the benchmark and the tests of parity with it.
 PYTHON ?= python3
+EXTRAS ?= dev
 BIN := .venv/bin
 STAMP := .venv/.made
 METHODS := baseline,random,clean_only,l2rw
@@ -10,7 +12,7 @@ DIGITS := -m experiments.sweep --config=configs/digits.py --workdir=runs/digits 
 $(STAMP): setup.cfg pyproject.toml
 	@echo "Making .venv (some minutes, once) ..."
 	$(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[$(EXTRAS)]'
 	@touch $(STAMP)
 
 run: $(STAMP)  ## the main job: digits with 40 % label noise, four methods, three seeds
