@@ -7,7 +7,7 @@ STAMP := .venv/.made
 METHODS := baseline,random,clean_only,l2rw
 DIGITS := -m experiments.sweep --config=configs/digits.py --workdir=runs/digits --methods=$(METHODS) --seeds=3
 
-.PHONY: run test test-all lint format results stability mnist-imbalance clean
+.PHONY: run test test-all lint format results stability mnist-imbalance bench clean
 
 $(STAMP): setup.cfg pyproject.toml
 	@echo "Making .venv (some minutes, once) ..."
@@ -36,6 +36,9 @@ format: $(STAMP)
 
 results: $(STAMP)  ## makes the committed files of results/digits* again
 	$(BIN)/python $(DIGITS) --output=results/digits
+
+bench: $(STAMP)  ## both frameworks side by side, about 15 minutes; needs EXTRAS=dev,torch
+	$(BIN)/python -m experiments.benchmark --minutes=12
 
 mnist-imbalance: $(STAMP)  ## what README reports of MNIST at 200:1; needs the data, an hour on 2 cores
 	$(BIN)/python -m experiments.sweep --config=configs/mnist_imbalance.py --workdir=runs/mnist_imbalance --methods=baseline,random,l2rw --seeds=3 --output=results/mnist_imbalance

@@ -12,6 +12,7 @@ import gc
 import os
 import shlex
 import sys
+import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -249,6 +250,8 @@ def _release():
 def main(_):
     """Runs all settings, and writes after each, so that a run that is cut off leaves its rows."""
     os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")  # PyTorch needs some too
+    cache = tempfile.TemporaryDirectory()  # an old one would make compiling look free
+    os.environ["TORCHINDUCTOR_CACHE_DIR"] = cache.name
     if DEVICE.value != "auto":
         jax.config.update("jax_platforms", {"cpu": "cpu", "gpu": "cuda"}[DEVICE.value])
     device = "cpu" if jax.default_backend() == "cpu" else "gpu"

@@ -88,6 +88,8 @@ def rate(name):
 
 def theirs(form, name, shape, dtype, count=10):
     """The same by PyTorch."""
+    if form in ("higher", "torchopt"):
+        pytest.importorskip(form, reason=f"{form}, of the extra `torch`, is not installed")
     network = make_network(name, shape, dtype)
     optimizer = steps.make_optimizer(network, rate=rate(name), weight_decay=DECAY)
     step = steps.make_step(form, network, optimizer)
