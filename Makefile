@@ -3,7 +3,7 @@
 PYTHON ?= python3
 EXTRAS ?= dev
 BIN := .venv/bin
-STAMP := .venv/.made
+STAMP := .venv/.made-$(EXTRAS)
 METHODS := baseline,random,clean_only,l2rw
 DIGITS := -m experiments.sweep --config=configs/digits.py --workdir=runs/digits --methods=$(METHODS) --seeds=3
 

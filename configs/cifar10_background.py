@@ -8,29 +8,16 @@ Command: ``python -m experiments.train --config=configs/cifar10_background.py --
 on an accelerator; it has not been run to its end here.
 """
 
-from l2rw_jax.training.config import default_config, with_variant
+from configs import cifar10_uniform
 
 
 def get_config(variant=""):
     """The run, or its one-minute ``smoke`` variant on synthetic images."""
-    config = default_config()
-    config.dataset = "cifar10"
-    config.clean_size, config.val_size = 100, 5000
-    config.noise.kind, config.noise.ratio = "background", 0.4
-    config.model = "resnet-32"
-    config.low, config.pad, config.flip = -1.0, 4, True
+    config = cifar10_uniform.get_config(variant)
+    config.noise.kind = "background"
+    config.model, config.dropout = "resnet-32", 0.0
     config.steps, config.boundaries = 80_000, (40_000, 60_000)
-    config.weight_decay = 2e-4
-    config.log_every, config.eval_every = 500, 1000
-    smoke = {
-        "dataset": "synthetic-16x16x3-10",
-        "model": "resnet-8",
-        "clean_size": 40,
-        "val_size": 50,
-        "batch_size": 20,
-        "clean_batch_size": 20,
-        "steps": 4,
-        "log_every": 2,
-        "eval_every": 2,
-    }
-    return with_variant(config, variant, smoke=smoke)
+    config.clean_size = 100
+    if variant == "smoke":
+        config.model, config.steps, config.clean_size = "resnet-8", 4, 40
+    return config
