@@ -1,5 +1,7 @@
-"""Per-example losses ``[b]`` of logits ``[b, k]`` and integer labels ``[b]``."""
+"""Per-example losses ``[b]`` of logits ``[b, k]`` and integer labels ``[b]``, S-Model's layer."""
 
+import jax
+import jax.numpy as jnp
 import optax
 
 
@@ -20,3 +22,83 @@ def cross_entropy(logits, labels):
     [1.3862944 1.3862944]
     """
     return optax.softmax_cross_entropy_with_integer_labels(logits, labels)
+
+
+def reed(logits, labels, *, beta, hard):
+    r"""Reed's bootstrapping: cross-entropy against the label mixed with the model's prediction.
+
+    .. math:: \ell_i = -\textstyle\sum_k (\beta [k = y_i] + (1 - \beta) q_{ik}) \log p_{ik},
+              \quad p_i = \mathrm{softmax}(z_i)
+
+    The prediction q is p (soft) or the one-hot arg-max of p (hard). The soft target is not held
+    constant: its gradient flows, as in the objective by Reed et al., where that term is the
+    prediction's entropy.
+
+    Args:
+      logits: ``[b, k]`` floating, :math:`z_i`.
+      labels: ``[b]`` integer classes, :math:`y_i`.
+      beta: share of the label; 1 is cross-entropy. Reed et al. take 0.95 (soft) and 0.8 (hard).
+      hard: whether the prediction is the arg-max.
+
+    Returns:
+      ``[b]`` losses in nats, in the logits' dtype.
+
+    >>> import jax.numpy as jnp
+    >>> print(reed(jnp.array([[0.0, 2.0]]), jnp.array([0]), beta=0.8, hard=True))
+    [1.7269281]
+    """
+    log_p = jax.nn.log_softmax(logits)
+    num_classes = logits.shape[-1]
+    if hard:
+        predicted = jax.nn.one_hot(jnp.argmax(logits, -1), num_classes, dtype=logits.dtype)
+    else:
+        predicted = jnp.exp(log_p)
+    target = beta * jax.nn.one_hot(labels, num_classes, dtype=logits.dtype)
+    return -jnp.sum((target + (1 - beta) * predicted) * log_p, -1)
+
+
+def s_model_logits(logits, transition):
+    r"""S-Model: log-probabilities of the noisy label behind a layer of label transitions.
+
+    .. math:: \log q_{ij} = \log \textstyle\sum_k \mathrm{softmax}(z_i)_k T_{kj},
+              \quad T_k = \mathrm{softmax}(t_k)
+
+    Args:
+      logits: ``[b, k]`` floating, :math:`z_i`, of the true label.
+      transition: ``[k, k]`` floating, :math:`t`: row true label, column noisy label.
+
+    Returns:
+      ``[b, k]``; their softmax is :math:`q`, their cross-entropy S-Model's loss. A transition that
+      is the identity gives the logits' log-softmax.
+
+    >>> import jax.numpy as jnp
+    >>> flip = jnp.array([[0.0, -jnp.inf], [0.0, 0.0]])  # label 1 turns into 0 half of the time
+    >>> print(jnp.exp(s_model_logits(jnp.zeros((1, 2)), flip)))
+    [[0.75 0.25]]
+    """
+    log_p, log_t = jax.nn.log_softmax(logits), jax.nn.log_softmax(transition, axis=1)
+    return jax.nn.logsumexp(log_p[:, :, None] + log_t[None], axis=1)
+
+
+def transition_logits(matrix, eps=0.01):
+    r"""S-Model's initial transition, of a matrix of probabilities.
+
+    .. math:: t_{kj} = \log((1 - \epsilon) M_{kj} + \epsilon / K)
+
+    An entry of probability zero has a logit of minus infinity and no gradient: it could never be
+    learned. Hence the share eps of the uniform matrix.
+
+    Args:
+      matrix: ``[K, K]`` rows that sum to one, such as the identity or the noise's confusion:
+        row true label, column noisy label.
+      eps: share of the uniform matrix.
+
+    Returns:
+      ``[K, K]`` float32.
+
+    >>> import jax, numpy as np
+    >>> np.round(jax.nn.softmax(transition_logits(np.eye(2), eps=0.2), axis=1), 3).tolist()
+    [[0.9..., 0.1...], [0.1..., 0.9...]]
+    """
+    matrix = jnp.asarray(matrix, jnp.float32)
+    return jnp.log((1 - eps) * matrix + eps / len(matrix))

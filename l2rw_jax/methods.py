@@ -1,55 +1,126 @@
-"""The ways to weight a batch that the paper compares, behind one signature.
+"""The methods that the paper compares, behind one signature.
 
-A method is a function ``method(per_example_loss_fn, *, rng, axis_name=None)`` that returns
-``fn(params, batch, clean_batch) -> ((loss, ReweightAux), grads)``. ``per_example_loss_fn`` is
-``(params, batch) -> ([b], aux)``, ``batch`` a dict with ``image`` and ``label``, ``rng`` a key for
-this step. A method that does not look at the clean loss leaves NaN for it. ``METHODS`` names them
-all; the trainer knows nothing else of them.
+A ``Method`` says how to weight a batch, by which loss to train and how to draw the batch;
+``METHODS`` names them all, and the trainer knows nothing else of them. Its ``value_and_grad`` is
+``make(per_example_loss_fn, clean_loss_fn, *, rng, axis_name=None)`` and returns
+``fn(params, batch, clean_batch) -> ((loss, ReweightAux), grads)``:
+
+- ``per_example_loss_fn`` is ``(params, batch) -> ([b], aux)``, ``clean_loss_fn`` is
+  ``(params, clean_batch) -> []``, ``rng`` a key for this step.
+- ``batch`` is a dict with ``image``, ``label``, and the classes' counts ``[K]`` among the training
+  labels as they are (``label_counts``) and as they were before corruption (``true_counts``).
+- A method that does not look at the clean loss leaves NaN for it.
+- With ``axis_name`` the result is the whole batch's on one device, whatever the method.
 """
 
 import difflib
+import functools
+from collections.abc import Callable
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 
+from l2rw_jax import losses
 from l2rw_jax.gradients import ReweightAux, reweighted_value_and_grad, weighted_sum
 from l2rw_jax.scores import vary
 from l2rw_jax.weights import example_weights
 
 
-def l2rw(per_example_loss_fn, *, rng, axis_name=None):
+class Method(NamedTuple):
+    """What tells one method of training from another.
+
+    Attributes:
+      value_and_grad: makes the function for a batch's loss and gradient.
+      loss: ``(logits, labels) -> [b]``, the training loss; that of the clean batch and of every
+        evaluation is cross-entropy.
+      balanced: whether batches are drawn equally from every class.
+      transition: S-Model's initial label transition, ``"identity"`` or ``"confusion"``; ``""`` for
+        no such layer.
+    """
+
+    value_and_grad: Callable
+    loss: Callable = losses.cross_entropy
+    balanced: bool = False
+    transition: str = ""
+
+
+def l2rw(per_example_loss_fn, clean_loss_fn, *, rng, axis_name=None):
     """Weights by the clean batch's meta-gradient: the paper's method."""
     del rng
-
-    def clean_loss_fn(params, clean_batch):
-        return per_example_loss_fn(params, clean_batch)[0].mean()
-
     return reweighted_value_and_grad(
         per_example_loss_fn, clean_loss_fn, has_aux=True, axis_name=axis_name
     )
 
 
-def baseline(per_example_loss_fn, *, rng, axis_name=None):
+def baseline(per_example_loss_fn, clean_loss_fn, *, rng, axis_name=None):
     """Equal weights: ordinary training on the mean loss."""
-    del rng
+    del clean_loss_fn, rng
     return _weighted(per_example_loss_fn, lambda losses, batch: jnp.ones_like(losses), axis_name)
 
 
-def random(per_example_loss_fn, *, rng, axis_name=None):
+def random(per_example_loss_fn, clean_loss_fn, *, rng, axis_name=None):
     r"""Rectified Gaussian weights, :math:`w_i = \max(z_i, 0) / \sum_j \max(z_j, 0)`."""
-    if axis_name is not None:
-        rng = jax.random.fold_in(rng, jax.lax.axis_index(axis_name))
+    del clean_loss_fn
 
     def gaussian(losses, batch):
         del batch
-        return jax.random.normal(rng, losses.shape, losses.dtype)
+        size = len(losses) * (1 if axis_name is None else jax.lax.axis_size(axis_name))
+        return _own_part(jax.random.normal(rng, (size,), losses.dtype), len(losses), axis_name)
 
     return _weighted(per_example_loss_fn, gaussian, axis_name)
 
 
-def clean_only(per_example_loss_fn, *, rng, axis_name=None):
+def proportion(per_example_loss_fn, clean_loss_fn, *, rng, axis_name=None):
+    r"""Weights by the inverse frequency of the label's class, :math:`w_i \propto 1 / n_{y_i}`."""
+    del clean_loss_fn, rng
+
+    def inverse_frequency(losses, batch):
+        return (1 / batch["label_counts"][batch["label"]]).astype(losses.dtype)
+
+    return _weighted(per_example_loss_fn, inverse_frequency, axis_name)
+
+
+def hard_mining(per_example_loss_fn, clean_loss_fn, *, rng, axis_name=None):
+    """Equal weights for the minority and as many of the majority: those with the highest losses.
+
+    The majority is the class with the most training labels. A batch without any other class keeps
+    one example.
+    """
+    del clean_loss_fn, rng
+
+    def hardest(losses, batch):
+        major = batch["label"] == jnp.argmax(batch["label_counts"])
+        size = len(losses)
+        if axis_name is not None:  # which losses are the highest is the whole batch's matter
+            losses, major = jax.lax.all_gather((losses, major), axis_name, tiled=True)
+        order = jnp.argsort(jnp.where(major, -losses, jnp.inf))
+        place = jnp.zeros_like(order).at[order].set(jnp.arange(len(order), dtype=order.dtype))
+        chosen = ~major | (place < jnp.maximum(jnp.sum(~major), 1))
+        return _own_part(chosen.astype(losses.dtype), size, axis_name)
+
+    return _weighted(per_example_loss_fn, hardest, axis_name)
+
+
+def weighted(per_example_loss_fn, clean_loss_fn, *, rng, axis_name=None):
+    r"""Weights by the oracle's class frequencies: true over noisy, of the label's class.
+
+    .. math:: w_i \propto n^{true}_{y_i} / n^{noisy}_{y_i}
+
+    A class that the noise made three times as frequent counts for a third.
+    """
+    del clean_loss_fn, rng
+
+    def oracle(losses, batch):
+        ratio = batch["true_counts"] / jnp.maximum(batch["label_counts"], 1)
+        return ratio[batch["label"]].astype(losses.dtype)
+
+    return _weighted(per_example_loss_fn, oracle, axis_name)
+
+
+def clean_only(per_example_loss_fn, clean_loss_fn, *, rng, axis_name=None):
     """Trains on the clean batch alone; every weight of the training batch is zero."""
-    on_clean = baseline(per_example_loss_fn, rng=rng, axis_name=axis_name)
+    on_clean = baseline(per_example_loss_fn, clean_loss_fn, rng=rng, axis_name=axis_name)
 
     def value_and_grad(params, batch, clean_batch):
         (loss, aux), grads = on_clean(params, clean_batch, None)
@@ -60,17 +131,30 @@ def clean_only(per_example_loss_fn, *, rng, axis_name=None):
     return value_and_grad
 
 
-METHODS = {"baseline": baseline, "random": random, "clean_only": clean_only, "l2rw": l2rw}
+METHODS = {
+    "baseline": Method(baseline),
+    "random": Method(random),
+    "clean_only": Method(clean_only),
+    "l2rw": Method(l2rw),
+    "proportion": Method(proportion),
+    "resample": Method(baseline, balanced=True),
+    "hard_mining": Method(hard_mining),
+    "weighted": Method(weighted),
+    "reed_soft": Method(baseline, functools.partial(losses.reed, beta=0.95, hard=False)),
+    "reed_hard": Method(baseline, functools.partial(losses.reed, beta=0.8, hard=True)),
+    "s_model": Method(baseline, transition="identity"),
+    "s_model_conf": Method(baseline, transition="confusion"),
+}
 
 
 def get_method(name):
-    """Returns the method of that name.
+    """Returns the ``Method`` of that name.
 
     Raises:
       ValueError: there is none; names the nearest.
 
-    >>> get_method("l2rw").__name__
-    'l2rw'
+    >>> get_method("s_model").transition
+    'identity'
     """
     if name not in METHODS:
         nearest = difflib.get_close_matches(str(name), METHODS, 1, cutoff=0)[0]
@@ -97,3 +181,10 @@ def _weighted(per_example_loss_fn, scores_fn, axis_name):
         ), grads
 
     return value_and_grad
+
+
+def _own_part(whole, size, axis_name):
+    """This part, of ``size`` examples, of an array ``[b]`` for the whole batch."""
+    if axis_name is None:
+        return whole
+    return jax.lax.dynamic_slice_in_dim(whole, jax.lax.axis_index(axis_name) * size, size)

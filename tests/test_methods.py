@@ -4,63 +4,139 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.sharding import Mesh
+from jax.sharding import PartitionSpec as P
 
+from l2rw_jax import losses
 from l2rw_jax.methods import METHODS, get_method
+
+LABELS = [2, 2, 2, 2, 1, 2, 0, 0]  # the majority is the last class, as in the paper's section 4.1
+LABEL_COUNTS, TRUE_COUNTS = [20.0, 10.0, 70.0], [30.0, 40.0, 30.0]
+
+
+def _counts():
+    return {"label_counts": jnp.array(LABEL_COUNTS), "true_counts": jnp.array(TRUE_COUNTS)}
 
 
 def _losses(params, batch):
-    """Squared error of a linear model, with something to pass through."""
-    predicted = batch["image"] @ params
-    return jnp.square(predicted - batch["label"]), {"mean": predicted.mean()}
+    """Cross-entropy of a linear model, with something to pass through."""
+    logits = batch["image"] @ params
+    return losses.cross_entropy(logits, batch["label"]), {"mean": logits.mean()}
+
+
+def _clean_loss(params, clean):
+    return _losses(params, clean)[0].mean()
 
 
 @pytest.fixture
 def problem():
     with jax.enable_x64(True):
         rng = np.random.default_rng(0)
-        batch = {"image": jnp.asarray(rng.normal(size=(8, 3))), "label": jnp.arange(8.0)}
-        clean = {"image": jnp.asarray(rng.normal(size=(5, 3))), "label": jnp.ones(5)}
-        yield jnp.asarray(rng.normal(size=3)), batch, clean
+        batch = {"image": jnp.asarray(rng.normal(size=(8, 4))), "label": jnp.array(LABELS)}
+        clean = {"image": jnp.asarray(rng.normal(size=(6, 4))), "label": jnp.arange(6) % 3}
+        yield jnp.asarray(rng.normal(size=(4, 3))), batch | _counts(), clean
 
 
 def _apply(name, problem, seed=0):
-    return METHODS[name](_losses, rng=jax.random.key(seed))(*problem)
+    make = METHODS[name].value_and_grad
+    return make(_losses, _clean_loss, rng=jax.random.key(seed))(*problem)
 
 
-def test_baseline_is_the_mean_loss(problem):
+def _weights(name, problem):
+    return _apply(name, problem)[0][1].weights
+
+
+@pytest.mark.parametrize("name", ["baseline", "resample", "reed_soft", "reed_hard", "s_model"])
+def test_equal_weights_are_the_mean_loss(name, problem):
     params, batch, _ = problem
-    (loss, aux), grads = _apply("baseline", problem)
+    (loss, aux), grads = _apply(name, problem)
     expected, expected_grads = jax.value_and_grad(lambda p: _losses(p, batch)[0].mean())(params)
     np.testing.assert_allclose(loss, expected, rtol=1e-14)
-    np.testing.assert_allclose(grads, expected_grads, rtol=1e-13)
+    np.testing.assert_allclose(grads, expected_grads, rtol=1e-13, atol=1e-15)
     np.testing.assert_array_equal(aux.weights, np.full(8, 1 / 8))
 
 
 def test_clean_only_is_the_mean_loss_of_the_clean_batch(problem):
     params, _, clean = problem
     (loss, aux), grads = _apply("clean_only", problem)
-    expected, expected_grads = jax.value_and_grad(lambda p: _losses(p, clean)[0].mean())(params)
+    expected, expected_grads = jax.value_and_grad(_clean_loss)(params, clean)
     np.testing.assert_allclose(loss, expected, rtol=1e-14)
     np.testing.assert_allclose(grads, expected_grads, rtol=1e-13)
     np.testing.assert_array_equal(aux.weights, np.zeros(8))
 
 
 def test_random_weights_are_a_rectified_gaussian_that_changes_with_the_key(problem):
-    params, batch, _ = problem
-    (_, aux), grads = _apply("random", problem)
+    weights = _weights("random", problem)
     gaussian = np.maximum(jax.random.normal(jax.random.key(0), (8,), jnp.float64), 0)
-    np.testing.assert_allclose(aux.weights, gaussian / gaussian.sum(), rtol=1e-14)
-    weighted = jax.grad(lambda p: jnp.dot(aux.weights, _losses(p, batch)[0]))(params)
-    np.testing.assert_allclose(grads, weighted, rtol=1e-13)
-    assert not np.array_equal(aux.weights, _apply("random", problem, seed=1)[0][1].weights)
+    np.testing.assert_allclose(weights, gaussian / gaussian.sum(), rtol=1e-14)
+    assert not np.array_equal(weights, _apply("random", problem, seed=1)[0][1].weights)
 
 
 def test_l2rw_weights_are_the_rectified_products_with_the_clean_gradient(problem):
     params, batch, clean = problem
-    (_, aux), _ = _apply("l2rw", problem)
-    clean_grad = jax.grad(lambda p: _losses(p, clean)[0].mean())(params)
-    rectified = np.maximum(jax.jacobian(lambda p: _losses(p, batch)[0])(params) @ clean_grad, 0)
-    np.testing.assert_allclose(aux.weights, rectified / rectified.sum(), rtol=1e-12)
+    clean_grad = jax.grad(_clean_loss)(params, clean).ravel()
+    per_example = jax.jacobian(lambda p: _losses(p, batch)[0])(params).reshape(8, -1)
+    rectified = np.maximum(per_example @ clean_grad, 0)
+    np.testing.assert_allclose(_weights("l2rw", problem), rectified / rectified.sum(), rtol=1e-12)
+
+
+def test_l2rw_takes_the_clean_loss_it_is_given_and_nothing_else_does(problem):
+    params, batch, clean = problem
+
+    def with_l2(params, clean):
+        return _clean_loss(params, clean) + 5 * jnp.sum(jnp.square(params))
+
+    for name, method in METHODS.items():
+        fn = method.value_and_grad(_losses, with_l2, rng=jax.random.key(0))
+        (_, aux), _ = fn(params, batch, clean)
+        assert np.allclose(aux.weights, _weights(name, problem)) == (name != "l2rw"), name
+
+
+def test_proportion_gives_every_class_its_inverse_frequency(problem):
+    want = np.array([1 / 20, 1 / 10, 1 / 70])[LABELS]
+    np.testing.assert_allclose(_weights("proportion", problem), want / want.sum(), rtol=1e-14)
+
+
+def test_weighted_gives_every_label_its_true_over_its_noisy_frequency(problem):
+    want = np.array([30 / 20, 40 / 10, 30 / 70])[LABELS]
+    np.testing.assert_allclose(_weights("weighted", problem), want / want.sum(), rtol=1e-14)
+
+
+def test_hard_mining_keeps_the_minority_and_as_many_of_the_hardest_majority(problem):
+    params, batch, _ = problem
+    hardness = np.asarray(_losses(params, batch)[0])
+    majority = np.flatnonzero(np.array(LABELS) == 2)
+    minority = np.flatnonzero(np.array(LABELS) != 2)
+    kept = [*minority, *majority[np.argsort(-hardness[majority])][: len(minority)]]
+    assert len(kept) == 6 < 8  # three of five majority examples
+    want = np.zeros(8)
+    want[kept] = 1 / len(kept)
+    np.testing.assert_allclose(_weights("hard_mining", problem), want, rtol=1e-14)
+
+
+@pytest.mark.parametrize(
+    ("labels", "kept"),
+    [([2] * 8, 1), ([0] * 8, 8), ([2, 0, 0, 0, 0, 1, 1, 1], 8)],
+    ids=["majority alone: the hardest", "minority alone: all", "less majority than minority: all"],
+)
+def test_hard_mining_of_a_batch_that_is_not_like_the_set(labels, kept, problem):
+    params, batch, clean = problem
+    batch |= {"label": jnp.array(labels)}
+    weights = _weights("hard_mining", (params, batch, clean))
+    hardest = np.argsort(-_losses(params, batch)[0])[:kept]
+    np.testing.assert_allclose(weights[hardest], 1 / kept, rtol=1e-14)
+    assert np.count_nonzero(weights) == kept
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_the_gradient_is_the_weights_and_they_sum_to_one(name, problem):
+    params, batch, _ = problem
+    (_, aux), grads = _apply(name, problem)
+    if name == "clean_only":
+        return
+    np.testing.assert_allclose(aux.weights.sum(), 1, rtol=1e-14)
+    want = jax.grad(lambda p: jnp.dot(aux.weights, _losses(p, batch)[0]))(params)
+    np.testing.assert_allclose(grads, want, rtol=1e-12, atol=1e-15)
 
 
 @pytest.mark.parametrize("name", METHODS)
@@ -72,28 +148,48 @@ def test_every_method_returns_the_same_structure_and_passes_aux_through(name, pr
     assert aux.aux["mean"].shape == ()
 
 
+@pytest.mark.parametrize("kind", ["vmap", "shard_map"])
 @pytest.mark.parametrize("name", METHODS)
-def test_over_a_mapped_axis_the_gradient_is_the_whole_batch_s(name, problem):
+def test_over_a_mapped_axis_everything_is_as_on_one_device(name, kind, problem):
     params, batch, clean = problem
-    clean = jax.tree.map(lambda x: x[:4], clean)
-    halves = jax.tree.map(lambda x: x.reshape(2, -1, *x.shape[1:]), (batch, clean))
+    own = {name: batch[name] for name in ("image", "label")}
 
-    def half(batch, clean):
-        method = METHODS[name](_losses, rng=jax.random.key(0), axis_name="half")
-        (loss, aux), grads = method(params, batch, clean)
-        return loss, aux.weights, grads
+    def half(params, batch, clean):
+        make = METHODS[name].value_and_grad
+        fn = make(_losses, _clean_loss, rng=jax.random.key(0), axis_name="half")
+        (loss, aux), grads = fn(params, batch | _counts(), clean)
+        return (loss, grads), aux.weights
 
-    losses, weights, grads = jax.vmap(half, axis_name="half")(*halves)
-    np.testing.assert_allclose(grads[0], grads[1], rtol=1e-14)
-    if name == "random":  # draws other numbers, but still one set of weights over both halves
-        np.testing.assert_allclose(weights.sum(), 1, rtol=1e-14)
-        expected = jax.grad(lambda p: jnp.dot(weights.ravel(), _losses(p, batch)[0]))(params)
-        np.testing.assert_allclose(grads[0], expected, rtol=1e-12)
-        return
-    (loss, aux), expected = _apply(name, (params, batch, clean))
-    np.testing.assert_allclose(losses[0], loss, rtol=1e-13)
-    np.testing.assert_allclose(weights.ravel(), aux.weights, rtol=1e-12)
-    np.testing.assert_allclose(grads[0], expected, rtol=1e-12)
+    if kind == "vmap":
+        halves = jax.tree.map(lambda x: x.reshape(2, -1, *x.shape[1:]), (own, clean))
+        mapped = jax.vmap(half, (None, 0, 0), (None, 0), axis_name="half")
+        (loss, grads), weights = mapped(params, *halves)
+    else:
+        mesh = Mesh(np.array(jax.devices()[:2]), ("half",))
+        specs = (P(), P("half"), P("half"))
+        mapped = jax.shard_map(half, mesh=mesh, in_specs=specs, out_specs=(P(), P("half")))
+        (loss, grads), weights = jax.jit(mapped)(params, own, clean)
+    (want_loss, want_aux), want_grads = _apply(name, problem)
+    np.testing.assert_allclose(loss, want_loss, rtol=1e-13)
+    np.testing.assert_allclose(weights.ravel(), want_aux.weights, rtol=1e-12)
+    np.testing.assert_allclose(grads, want_grads, rtol=1e-12, atol=1e-15)
+
+
+def test_what_the_methods_change_beside_the_weights():
+    logits, labels = jnp.array([[2.0, 0.0, 1.0]]), jnp.array([1])
+    log_p = np.asarray(jax.nn.log_softmax(logits[0]))
+    want = {
+        "reed_soft": -(0.95 * log_p[1] + 0.05 * (np.exp(log_p) * log_p).sum()),
+        "reed_hard": -(0.8 * log_p[1] + 0.2 * log_p[0]),
+    }
+    for name, method in METHODS.items():
+        np.testing.assert_allclose(
+            method.loss(logits, labels)[0], want.get(name, -log_p[1]), rtol=1e-6
+        )
+        assert method.balanced == (name == "resample")
+        assert method.transition == {"s_model": "identity", "s_model_conf": "confusion"}.get(
+            name, ""
+        )
 
 
 def test_an_unknown_method_is_refused_with_the_nearest():

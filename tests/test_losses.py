@@ -1,0 +1,104 @@
+"""Each loss against its formula, written out in NumPy at float64."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from scipy import special
+
+from l2rw_jax.losses import cross_entropy, reed, s_model_logits, transition_logits
+
+LABELS = np.array([0, 3, 1, 3, 2])
+
+
+@pytest.fixture
+def logits(strict):
+    return jnp.asarray(np.random.default_rng(0).normal(size=(5, 4)) * 3)
+
+
+def test_cross_entropy_is_minus_the_label_s_log_probability(logits):
+    want = -special.log_softmax(np.asarray(logits), axis=1)[np.arange(5), LABELS]
+    np.testing.assert_allclose(cross_entropy(logits, LABELS), want, rtol=1e-13)
+
+
+@pytest.mark.parametrize("hard", [False, True])
+def test_reed_is_the_label_s_share_of_the_cross_entropy_and_the_prediction_s_of_its_own(
+    logits, hard
+):
+    p = special.softmax(np.asarray(logits), axis=1)
+    own = -np.log(p.max(1)) if hard else -(p * np.log(p)).sum(1)
+    want = 0.7 * -np.log(p[np.arange(5), LABELS]) + 0.3 * own
+    np.testing.assert_allclose(reed(logits, LABELS, beta=0.7, hard=hard), want, rtol=1e-13)
+
+
+@pytest.mark.parametrize("hard", [False, True])
+def test_reed_of_beta_1_is_cross_entropy(logits, hard):
+    loss = functools.partial(reed, labels=LABELS, beta=1.0, hard=hard)
+    np.testing.assert_allclose(loss(logits), cross_entropy(logits, LABELS), rtol=1e-13)
+    grads, want = (
+        jax.grad(lambda z, loss=loss: loss(z).sum())(logits)
+        for loss in (loss, lambda z: cross_entropy(z, LABELS))
+    )
+    np.testing.assert_allclose(grads, want, rtol=1e-12, atol=1e-15)
+
+
+def test_the_gradient_flows_through_the_soft_target_and_not_through_the_hard(logits):
+    p = special.softmax(np.asarray(logits), axis=1)
+    to_label = p - np.eye(4)[LABELS]
+    entropy = -(p * np.log(p)).sum(1, keepdims=True)
+    of_entropy = -p * (np.log(p) + entropy)
+    to_argmax = p - np.eye(4)[p.argmax(1)]
+    for hard, own in ((False, of_entropy), (True, to_argmax)):
+        got = jax.grad(lambda z, hard=hard: reed(z, LABELS, beta=0.8, hard=hard).sum())(logits)
+        np.testing.assert_allclose(got, 0.8 * to_label + 0.2 * own, rtol=1e-12, atol=1e-14)
+
+
+def test_s_model_sums_over_the_true_label(logits):
+    matrix = np.array([[0.7, 0.1, 0.1, 0.1], [0.5, 0.5, 0, 0], [0, 0, 1, 0], [0.2, 0, 0, 0.8]])
+    got = s_model_logits(logits, transition_logits(matrix, eps=0.0))
+    want = np.log(special.softmax(np.asarray(logits), axis=1) @ matrix)
+    np.testing.assert_allclose(got, want, rtol=1e-6)  # the transition is float32
+    np.testing.assert_allclose(jnp.exp(got).sum(1), 1, rtol=1e-6)
+
+
+def test_an_s_model_that_changes_no_label_is_cross_entropy_and_so_is_its_gradient(logits):
+    identity = jnp.log(jnp.eye(4))  # minus infinity beside the diagonal
+    for loss in (
+        lambda z: cross_entropy(s_model_logits(z, identity), LABELS).sum(),
+        lambda z: cross_entropy(s_model_logits(z, 1e3 * jnp.eye(4)), LABELS).sum(),
+    ):
+        want = jax.value_and_grad(lambda z: cross_entropy(z, LABELS).sum())(logits)
+        for a, b in zip(jax.value_and_grad(loss)(logits), want, strict=True):
+            np.testing.assert_allclose(a, b, rtol=1e-12, atol=1e-14)
+
+
+def test_s_model_of_huge_logits_is_finite(logits):
+    loss, grads = jax.value_and_grad(
+        lambda z, t: cross_entropy(s_model_logits(z, t), LABELS).sum(), argnums=(0, 1)
+    )(1e4 * logits, 1e3 * jnp.eye(4))
+    assert np.isfinite(loss) and all(np.isfinite(g).all() for g in grads)
+
+
+def test_the_transition_learns_the_noise_that_made_the_labels(strict):
+    flip = np.array([[0.6, 0.4, 0.0], [0.0, 0.9, 0.1], [0.3, 0.0, 0.7]])
+    logits = jnp.asarray(40 * np.eye(3))  # a model that knows the true label
+
+    @jax.jit
+    def descend(transition):
+        def loss(transition):  # the cross-entropy against the noise itself
+            return -jnp.sum(jnp.asarray(flip) * s_model_logits(logits, transition))
+
+        return transition - jax.grad(loss)(transition)
+
+    transition = transition_logits(np.eye(3)).astype(jnp.float64)
+    for _ in range(2000):
+        transition = descend(transition)
+    np.testing.assert_allclose(jax.nn.softmax(transition, axis=1), flip, atol=2e-3)
+
+
+def test_the_initial_transition_is_the_matrix_with_a_share_of_the_uniform_one():
+    matrix = np.array([[0.5, 0.5, 0.0], [0.0, 1.0, 0.0], [0.0, 0.0, 1.0]])
+    got = special.softmax(np.asarray(transition_logits(matrix, eps=0.03)), axis=1)
+    np.testing.assert_allclose(got, 0.97 * matrix + 0.01, rtol=1e-6)
