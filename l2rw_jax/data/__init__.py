@@ -4,7 +4,14 @@ Everything up to the split works on numpy arrays with an integer seed; augmentat
 sampling are JAX functions of a key, made to run inside the compiled training step.
 """
 
-from l2rw_jax.data.augment import augment, sample, sample_without_replacement, to_float
+from l2rw_jax.data._records import ReadError
+from l2rw_jax.data.augment import (
+    augment,
+    sample,
+    sample_balanced,
+    sample_without_replacement,
+    to_float,
+)
 from l2rw_jax.data.corrupt import (
     background_flip,
     long_tail_subset,
@@ -13,9 +20,11 @@ from l2rw_jax.data.corrupt import (
 )
 from l2rw_jax.data.load import Dataset, load
 from l2rw_jax.data.split import Split, split
+from l2rw_jax.data.stream import stream
 
 __all__ = [
     "Dataset",
+    "ReadError",
     "Split",
     "augment",
     "background_flip",
@@ -23,8 +32,10 @@ __all__ = [
     "long_tail_subset",
     "majority_subset",
     "sample",
+    "sample_balanced",
     "sample_without_replacement",
     "split",
+    "stream",
     "to_float",
     "uniform_flip",
 ]

@@ -27,25 +27,38 @@ def cached(
         decode: makes images (shape) uint8 and labels (shape[:1]) int32.
         shape: [n, H, W, C] of the images; files of another shape are replaced.
     """
-    paths = [directory / f"{stem}-{kind}.npy" for kind in ("images", "labels")]
-
-    def read() -> tuple[np.ndarray, np.ndarray]:
-        return np.load(paths[0], mmap_mode="r"), np.load(paths[1], mmap_mode="r")
-
-    # Whatever is wrong with a cache file, decoding again is the cure.
-    with contextlib.suppress(Exception):
-        images, labels = read()
-        if images.shape == shape and labels.shape == shape[:1]:
-            return images, labels
+    if found := find(directory, stem, shape):
+        return found
     decoded = decode()
     try:
         directory.mkdir(parents=True, exist_ok=True)
-        for path, array in zip(paths, decoded, strict=True):
+        for path, array in zip(_paths(directory, stem), decoded, strict=True):
             _write(path, array)
-        return read()
+        return _read(directory, stem)
     except OSError as error:
         logging.warning("Decoded arrays are not cached in %s: %s", directory, error)
         return decoded
+
+
+def find(
+    directory: Path, stem: str, shape: tuple[int, ...]
+) -> tuple[np.ndarray, np.ndarray] | None:
+    """Returns the images and labels that `cached` left; None where they are not of this shape."""
+    # Whatever is wrong with a cache file, decoding again is the cure.
+    with contextlib.suppress(Exception):
+        images, labels = _read(directory, stem)
+        if images.shape == shape and labels.shape == shape[:1]:
+            return images, labels
+    return None
+
+
+def _paths(directory: Path, stem: str) -> list[Path]:
+    return [directory / f"{stem}-{kind}.npy" for kind in ("images", "labels")]
+
+
+def _read(directory: Path, stem: str) -> tuple[np.ndarray, np.ndarray]:
+    images, labels = (np.load(path, mmap_mode="r") for path in _paths(directory, stem))
+    return images, labels
 
 
 def _write(path: Path, array: np.ndarray) -> None:

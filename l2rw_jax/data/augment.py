@@ -90,6 +90,30 @@ def sample(key: jax.Array, n: int, size: int) -> jax.Array:
     return jax.random.randint(key, (size,), 0, n, dtype=jnp.int32)
 
 
+def sample_balanced(key: jax.Array, labels: jax.Array, counts: jax.Array, size: int) -> jax.Array:
+    """Draws indices with replacement so that every class is equally likely.
+
+    Args:
+        key: random key.
+        labels: [n] integer classes.
+        counts: [K] how often each class is among them.
+        size: number of draws.
+
+    Returns:
+        [size] int32.
+
+    >>> labels = jnp.array([0, 0, 0, 0, 0, 0, 0, 1])
+    >>> rows = sample_balanced(jax.random.key(0), labels, jnp.array([7.0, 1.0]), 1000)
+    >>> 400 < int((rows == 7).sum()) < 600
+    True
+    """
+    cumulative = jnp.cumsum(1 / counts[labels])
+    draws = jax.random.uniform(key, (size,)) * cumulative[-1]
+    # The last bin takes a draw that rounding puts on its edge.
+    rows = jnp.searchsorted(cumulative, draws, side="right")
+    return jnp.minimum(rows, len(labels) - 1).astype(jnp.int32)
+
+
 def sample_without_replacement(key: jax.Array, n: int, size: int) -> jax.Array:
     """Draws distinct indices from range(n) uniformly, in random order.
 

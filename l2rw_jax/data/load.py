@@ -13,7 +13,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from absl import logging
 
-from l2rw_jax.data._cache import cached
+from l2rw_jax.data._cache import cached, find
+from l2rw_jax.data._records import Records
 
 _SYNTHETIC = re.compile(r"synthetic-([1-9]\d*)x([1-9]\d*)x([1-9]\d*)-([1-9]\d*)")
 
@@ -23,7 +24,7 @@ class Dataset(NamedTuple):
 
     name: str
     version: str
-    train_images: np.ndarray  # [N, H, W, C] uint8
+    train_images: Any  # [N, H, W, C] uint8; an array, or `Records`
     train_labels: np.ndarray  # [N] int32
     test_images: np.ndarray  # [M, H, W, C] uint8
     test_labels: np.ndarray  # [M] int32
@@ -35,6 +36,7 @@ def load(
     *,
     data_dir: str | os.PathLike | None = None,
     cache_dir: str | os.PathLike | None = None,
+    lazy: bool = False,
 ) -> Dataset:
     """Loads a data set by name, without downloading anything.
 
@@ -44,6 +46,8 @@ def load(
         data_dir: where TFDS sets lie; None is $L2RW_DATA_DIR, else TFDS's own default.
         cache_dir: where decoded TFDS arrays are kept; None is $L2RW_CACHE_DIR, else
             $XDG_CACHE_HOME/l2rw_jax, else ~/.cache/l2rw_jax.
+        lazy: decode training images each time they are indexed, unless the cache holds them: for
+            sets too large to lie decoded in memory or on disk.
 
     Returns:
         Dataset.
@@ -52,6 +56,7 @@ def load(
         ValueError: unknown name, or a set that is not one-size uint8 images with class labels
             and splits train and test.
         FileNotFoundError: the set is not prepared in data_dir.
+        ReadError: an image cannot be read.
 
     >>> digits = load("digits")
     >>> digits.train_images.shape, digits.test_images.shape, digits.num_classes
@@ -66,7 +71,7 @@ def load(
     if not cache:
         cache = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache") / "l2rw_jax"
     data_dir = data_dir or os.environ.get("L2RW_DATA_DIR") or None
-    return _tfds(name, data_dir, Path(cache).expanduser())
+    return _tfds(name, data_dir, Path(cache).expanduser(), lazy)
 
 
 def _digits() -> Dataset:
@@ -101,7 +106,7 @@ def _synthetic(name: str, shape: tuple[int, int, int], num_classes: int) -> Data
     return Dataset(name, "1", *draw(train_size), *draw(test_size), num_classes)
 
 
-def _tfds(name: str, data_dir: str | os.PathLike | None, cache: Path) -> Dataset:
+def _tfds(name: str, data_dir: str | os.PathLike | None, cache: Path, lazy: bool) -> Dataset:
     import tensorflow_datasets as tfds  # slow to import
 
     root = os.path.expanduser(data_dir or tfds.core.constants.DATA_DIR)
@@ -143,31 +148,34 @@ def _tfds(name: str, data_dir: str | os.PathLike | None, cache: Path) -> Dataset
             f"data set {name!r} has splits {list(info.splits)}: give one with train and test"
         )
 
-    def read(part: str) -> tuple[np.ndarray, np.ndarray]:
+    def read(part: str, lazy: bool = False) -> tuple[Any, np.ndarray]:
         try:
             stats = [(path.name, os.stat(path)) for path in info.splits[part].filepaths]
-            source = builder.as_data_source(split=part)
+            skip = {"image": tfds.decode.SkipDecoding()}
+            source = builder.as_data_source(split=part, decoders=skip)
         except (FileNotFoundError, NotImplementedError) as error:  # a lost file; another format
             raise unprepared from error
         # Tells apart copies prepared differently; sizes alone do not, being padded to 64 KiB.
         files = [(file, stat.st_size, stat.st_mtime_ns) for file, stat in stats]
         digest = hashlib.sha256(repr(files).encode()).hexdigest()[:12]
         stem = f"{info.full_name}/{part}/{digest}".replace("/", "-")
-        decode = functools.partial(_decode, source, image.shape)
-        return cached(cache, stem, decode, (len(source), *image.shape))
+        records = Records(f"{name}, split {part}", source, image.decode_example_np, image.shape)
+        if lazy:
+            with _quiet():
+                records[:1]  # says here, not in a thread, what is wrong with all of them
+            return find(cache, stem, records.shape) or (records, records.labels())
+        return cached(cache, stem, functools.partial(_decode, records), records.shape)
 
-    return Dataset(name, str(builder.version), *read("train"), *read("test"), label.num_classes)
+    train = read("train", lazy)
+    return Dataset(name, str(builder.version), *train, *read("test"), label.num_classes)
 
 
-def _decode(source: Any, shape: tuple[int, ...]) -> tuple[np.ndarray, np.ndarray]:
-    images = np.empty((len(source), *shape), np.uint8)
-    labels = np.empty(len(source), np.int32)
+def _decode(records: Records) -> tuple[np.ndarray, np.ndarray]:
+    images = np.empty(records.shape, np.uint8)
     with _quiet():
-        for start in range(0, len(source), 1000):
-            rows = list(range(start, min(start + 1000, len(source))))
-            for row, example in zip(rows, source.__getitems__(rows), strict=True):
-                images[row], labels[row] = example["image"], example["label"]
-    return images, labels
+        for start in range(0, len(records), 1000):
+            images[start : start + 1000] = records[start : start + 1000]
+    return images, records.labels()
 
 
 @contextlib.contextmanager

@@ -9,8 +9,9 @@ from PIL import Image
 from sklearn.datasets import load_digits
 from sklearn.neighbors import NearestCentroid
 
-from l2rw_jax.data import load
+from l2rw_jax.data import ReadError, load
 from l2rw_jax.data._cache import cached
+from l2rw_jax.data._records import Records
 
 
 def check(dataset, train, test, num_classes):
@@ -191,6 +192,26 @@ def test_a_tfds_set(tmp_path, monkeypatch):
         np.testing.assert_array_equal(levels % 3, tiny.train_labels)
         assert tiny.test_images.max() == 3
     assert len(list((tmp_path / "cache" / "l2rw_jax").iterdir())) == 4
+
+
+def test_a_tfds_set_loaded_lazily(tmp_path):
+    prepare_tiny(tmp_path, {"train": 7, "test": 4})
+    lazy = load("tiny", data_dir=tmp_path, cache_dir=tmp_path / "cache", lazy=True)
+    assert isinstance(lazy.train_images, Records)
+    assert not list((tmp_path / "cache").glob("*train*"))
+    eager = load("tiny", data_dir=tmp_path, cache_dir=tmp_path / "cache")
+    for name, got, expected in zip(lazy._fields, lazy, eager, strict=True):
+        got = got[:] if isinstance(got, Records) else got
+        np.testing.assert_array_equal(got, expected, err_msg=name, strict=True)
+    again = load("tiny", data_dir=tmp_path, cache_dir=tmp_path / "cache", lazy=True)
+    assert isinstance(again.train_images, np.memmap)
+
+
+def test_a_tfds_set_that_cannot_be_decoded_says_so_at_once(tmp_path, monkeypatch):
+    prepare_tiny(tmp_path, {"train": 7, "test": 4})
+    monkeypatch.setattr(Image, "open", lambda file: 1 / 0)
+    with pytest.raises(ReadError, match=r"^tiny, split train: image 0 cannot be read: division by"):
+        load("tiny", data_dir=tmp_path, cache_dir=tmp_path / "cache", lazy=True)
 
 
 def test_copies_prepared_differently_share_no_cache(tmp_path):
