@@ -1,13 +1,15 @@
 """What the programs share: the config flag, and one line instead of a traceback for a mistake."""
 
+import os
 import re
 import sys
 from pathlib import Path
 
+import jax
 from absl import app, flags, logging
 from ml_collections import config_flags
 
-from l2rw_jax.training import ConfigError, default_config
+from l2rw_jax.training import ConfigError, RunError, Stopped, default_config
 from l2rw_jax.training.config import check_name
 from l2rw_jax.training.workdir import flatten
 
@@ -18,21 +20,85 @@ CONFIG = config_flags.DEFINE_config_file(
     "field can be overridden, as in --config.seed=1.",
 )
 WORKDIR = flags.DEFINE_string("workdir", None, "Folder for what is written.")
+DISTRIBUTED = flags.DEFINE_bool(
+    "distributed", False, "One of several processes, found by JAX: Slurm, TPU pods, GKE."
+)
+_CLUSTER = ("coordinator", "num_processes", "process_id")
+flags.DEFINE_string("coordinator", None, "HOST:PORT of process 0 of several.")
+flags.DEFINE_integer("num_processes", None, "How many processes run.", lower_bound=1)
+flags.DEFINE_integer("process_id", None, "Which of them this is, from 0.", lower_bound=0)
 
 
-def run(main):
-    """Runs ``main()`` with the flags parsed; a ``ConfigError`` is one line and exit status 2."""
+# Exit statuses: a mistake in what was asked for; a run that cannot go on; one that was asked to
+# stop and goes on when it is started again (sysexits.h's EX_TEMPFAIL).
+STATUS = {ConfigError: 2, RunError: 1, Stopped: 75}
+
+
+def run(main, *, required=("config", "workdir")):
+    """Runs ``main()`` with the flags parsed; what ends it early is one line and an exit status."""
     logging.set_verbosity(logging.WARNING)  # not which accelerators JAX did not find
-    flags.mark_flags_as_required(["config", "workdir"])
-    app.run(lambda argv: _one_line(main), flags_parser=lambda argv: _one_line(_parse, argv))
+    flags.mark_flags_as_required(list(required))
+    app.run(lambda argv: _one_line(_start, main), flags_parser=lambda argv: _one_line(_parse, argv))
+
+
+def _start(main):
+    """Joins the other processes, then runs ``main``."""
+    cluster = {name: flags.FLAGS[name].value for name in _CLUSTER}
+    given = {name: value for name, value in cluster.items() if value is not None}
+    if given and len(given) < len(cluster):
+        missing = next(name for name in cluster if name not in given)
+        raise ConfigError(
+            f"--{missing}: missing beside --{next(iter(given))}; takes all of "
+            + ", ".join(f"--{name}" for name in cluster)
+            + ", or --distributed alone"
+        )
+    if given or DISTRIBUTED.value:
+        join(*(cluster[name] for name in _CLUSTER))
+    folder = compilation_cache()
+    if folder:
+        print(f"compiled programs are kept in {folder}", file=sys.stderr)
+    main()
+
+
+def join(coordinator=None, num_processes=None, process_id=None):
+    """Joins the processes of a run; what is None JAX finds out on Slurm, TPU pods and GKE.
+
+    A process that vanishes ends the others within a minute: JAX aborts those that still wait.
+    """
+    try:
+        jax.distributed.initialize(
+            coordinator, num_processes, process_id, heartbeat_timeout_seconds=30
+        )
+    except (RuntimeError, ValueError) as error:
+        reason = str(error).splitlines()[0]
+        raise ConfigError(
+            f"--distributed: no cluster that JAX knows, or its coordinator cannot be reached "
+            f"({reason}); give --coordinator=HOST:PORT, --num_processes and --process_id"
+        ) from error
+
+
+def compilation_cache():
+    """Keeps XLA's compiled programs between runs; returns the folder, or "" where that is off.
+
+    The folder is ``$JAX_COMPILATION_CACHE_DIR``, else l2rw_jax/xla in ``$XDG_CACHE_HOME`` or
+    ~/.cache; ``JAX_ENABLE_COMPILATION_CACHE=false`` turns it off.
+    """
+    if not jax.config.read("jax_enable_compilation_cache"):
+        return ""
+    if not jax.config.read("jax_compilation_cache_dir"):
+        cache = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser()
+        jax.config.update("jax_compilation_cache_dir", str(cache / "l2rw_jax" / "xla"))
+    return jax.config.read("jax_compilation_cache_dir")
 
 
 def _one_line(function, *args):
     try:
         return function(*args)
-    except ConfigError as error:
-        print("error: " + " ".join(str(error).split()), file=sys.stderr)
-        sys.exit(2)
+    except tuple(STATUS) as error:
+        label = "stopped" if isinstance(error, Stopped) else "error"
+        text = " ".join(str(error).split())
+        print(text if label == "stopped" else f"error: {text}", file=sys.stderr, flush=True)
+        sys.exit(STATUS[type(error)])
 
 
 def _parse(argv):

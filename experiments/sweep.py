@@ -17,7 +17,7 @@ from absl import flags
 
 from experiments import cli
 from l2rw_jax import reports
-from l2rw_jax.training import ConfigError, check, train_and_evaluate
+from l2rw_jax.training import ConfigError, check, train_seeds
 from l2rw_jax.training import workdir as files
 from l2rw_jax.training.config import check_name
 
@@ -40,12 +40,14 @@ def main():
         if files.check_workdir(workdir / folder, config) is None:
             check(config)
     create_folder(output().parent)
-    results = []
-    for number, (config, folder) in enumerate(runs, 1):
-        result = train_and_evaluate(config, workdir / folder)
-        accuracy = f"test accuracy {result['test_accuracy']:.1%}"
-        print(f"[{number}/{len(runs)}] {folder}: {accuracy}", flush=True)
-        results.append(result | ({field: config_value(config, field)} if field else {}))
+    results: list = []
+    for start in range(0, len(runs), SEEDS.value):
+        seeds = runs[start : start + SEEDS.value]
+        config, _ = seeds[0]
+        for result in train_seeds(config, [workdir / folder for _, folder in seeds]):
+            accuracy = f"test accuracy {result['test_accuracy']:.1%}"
+            print(f"[{len(results) + 1}/{len(runs)}] {runs[len(results)][1]}: {accuracy}")
+            results.append(result | ({field: config_value(config, field)} if field else {}))
     print("\n" + report(results, [folder for _, folder in runs], field))
 
 

@@ -40,6 +40,7 @@ def create_model(
     dtype: jax.typing.DTypeLike = jnp.float32,
     dropout: float = 0.0,
     batch_norm_axis: str | None = None,
+    remat: bool = False,
 ) -> Model:
     """Creates a network by name.
 
@@ -52,12 +53,15 @@ def create_model(
         float64.
       dropout: rate in [0, 1), between the convolutions of a wrn's blocks; needs `rng` in training.
       batch_norm_axis: mapped axis over which batch normalisation averages its moments.
+      remat: whether the backward pass computes a residual block's activations again instead of
+        keeping them (`jax.checkpoint`).
 
     Returns:
       The `Model`.
 
     Raises:
-      ValueError: an unknown name or dtype, an impossible size or rate, dropout without a wrn; and
+      ValueError: an unknown name or dtype, an impossible size or rate, dropout without a wrn,
+        remat without blocks; and
         from `apply`, images of another shape, or training with dropout and no `rng`.
 
     >>> import jax
@@ -72,8 +76,12 @@ def create_model(
     ((5, 3), {})
     """
     _check(name, num_classes, image_shape, dtype, dropout)
+    if remat and not name.startswith(("resnet-", "wrn-")):
+        raise ValueError(
+            f"remat: got {remat} for {name!r}; allowed: False, except for residual nets"
+        )
     build = functools.partial(
-        _constructor(name, dropout, batch_norm_axis),
+        _constructor(name, dropout, batch_norm_axis, remat),
         num_classes=num_classes,
         image_shape=image_shape,
         dtype=dtype,
@@ -99,7 +107,7 @@ def create_model(
     return Model(init, apply)
 
 
-def _constructor(name: str, dropout: float, batch_norm_axis: str | None) -> Callable[..., Any]:
+def _constructor(name, dropout, batch_norm_axis, remat) -> Callable[..., Any]:
     """The network class with all that `name` says; raises ValueError if it says nothing known."""
     family, *numbers = name.split("-")
     if not all(re.fullmatch("[1-9][0-9]*", number) for number in numbers):
@@ -121,7 +129,12 @@ def _constructor(name: str, dropout: float, batch_norm_axis: str | None) -> Call
         raise _name_error(name, "-".join([family, *numbers]))
     filters = (16, 16 * widening, 32 * widening, 64 * widening)
     return functools.partial(
-        ResNet, layers // 6, filters, dropout=dropout, batch_norm_axis=batch_norm_axis
+        ResNet,
+        layers // 6,
+        filters,
+        dropout=dropout,
+        batch_norm_axis=batch_norm_axis,
+        remat=remat,
     )
 
 

@@ -66,6 +66,13 @@ class _Block(nnx.Module):
         return y + jnp.pad(x, ((0, 0), (0, 0), (0, 0), (before, self.grow - before)))
 
 
+def _call(block, x, train, rngs):
+    return block(x, train, rngs)
+
+
+_call_again = nnx.remat(_call, static_argnums=2)
+
+
 class ResNet(nnx.Module):
     """Pre-activation residual network for small images; wide ones have larger `filters`.
 
@@ -83,6 +90,7 @@ class ResNet(nnx.Module):
         rngs: nnx.Rngs,
         dropout: float = 0.0,
         batch_norm_axis: str | None = None,
+        remat: bool = False,
     ):
         norm = functools.partial(_NormReLU, axis_name=batch_norm_axis, dtype=dtype)
         conv = functools.partial(
@@ -104,6 +112,7 @@ class ResNet(nnx.Module):
                 setattr(self, names[-1], block)
                 width = n_out
         self.blocks = tuple(names)
+        self.remat = remat
         self.norm = norm(width)
         wide = wide_dtype(dtype)
         self.output = nnx.Linear(width, num_classes, dtype=wide, param_dtype=wide, rngs=rngs)
@@ -112,6 +121,7 @@ class ResNet(nnx.Module):
         """Logits of a batch; `rngs` is read by dropout alone."""
         x = self.conv(images)
         for name in self.blocks:
-            x = getattr(self, name)(x, train, rngs)
+            block = getattr(self, name)
+            x = _call_again(block, x, train, rngs) if self.remat else block(x, train, rngs)
         x = self.norm(x, train).astype(self.output.dtype)
         return self.output(x.mean((1, 2)))

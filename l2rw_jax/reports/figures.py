@@ -23,19 +23,19 @@ def plot_curves(runs, path, *, title):
       path: the PNG to write.
       title: what was trained on what.
     """
-    figure, axes = _axes()
+    figure, axes = new_axes()
     for color, (method, seeds) in zip(itertools.cycle(COLORS), runs.items(), strict=False):
         evaluated = [[line for line in lines if "test_accuracy" in line] for lines in seeds]
         steps = [line["step"] for line in evaluated[0]]
         accuracy = [[line["test_accuracy"] for line in lines] for lines in evaluated]
-        _band(axes, steps, list(zip(*accuracy, strict=True)), method, color)
+        band(axes, steps, list(zip(*accuracy, strict=True)), method, color)
     seeds = max(len(seeds) for seeds in runs.values())
     axes.set(
         xlabel="training step",
         ylabel="test accuracy (%)",
         title=f"{title}\nmean and 95 % interval, {seeds} seeds",
     )
-    _save(figure, axes, path)
+    save(figure, axes, path)
 
 
 def plot_sweep(groups, path, *, xlabel, title):
@@ -47,11 +47,11 @@ def plot_sweep(groups, path, *, xlabel, title):
       xlabel: the field.
       title: what was trained on what.
     """
-    figure, axes = _axes()
+    figure, axes = new_axes()
     for color, (method, points) in zip(itertools.cycle(COLORS), groups.items(), strict=False):
-        _band(axes, list(points), list(points.values()), method, color)
+        band(axes, list(points), list(points.values()), method, color)
     axes.set(xlabel=xlabel, ylabel="test accuracy (%), last step", title=title)
-    _save(figure, axes, path)
+    save(figure, axes, path)
 
 
 def plot_weights(weights, corrupted, path, *, title):
@@ -63,7 +63,7 @@ def plot_weights(weights, corrupted, path, *, title):
       path: the PNG to write.
       title: what was trained on what.
     """
-    figure, axes = _axes()
+    figure, axes = new_axes()
     bins = np.linspace(0, max(np.quantile(weights, 0.995), 1e-12), 41)
     for color, chosen, label in (
         (COLORS[0], ~corrupted, "uncorrupted"),
@@ -82,26 +82,28 @@ def plot_weights(weights, corrupted, path, *, title):
         ylabel="training examples",
         title=title,
     )
-    _save(figure, axes, path)
+    save(figure, axes, path)
 
 
-def _axes():
+def new_axes():
+    """An empty figure in the house's style: ``(figure, axes)``."""
     figure, axes = plt.subplots(figsize=(7, 4.2), layout="constrained")
     axes.spines[["top", "right"]].set_visible(False)
     axes.grid(alpha=0.25)
     return figure, axes
 
 
-def _band(axes, x, values, label, color):
-    """A line through the means of ``values``, one list of seeds for each x, in percent."""
+def band(axes, x, values, label, color, style="-", scale=100):
+    """A line through the means of ``values``, one list of seeds for each x, times ``scale``."""
     intervals = [mean_interval(list(value)) for value in values]
-    mean = 100 * np.array([mean for mean, _ in intervals])
-    half = 100 * np.array([half or 0.0 for _, half in intervals])
-    axes.plot(x, mean, marker="o", markersize=3, color=color, label=label)
+    mean = scale * np.array([mean for mean, _ in intervals])
+    half = scale * np.array([half or 0.0 for _, half in intervals])
+    axes.plot(x, mean, style, marker="o", markersize=3, color=color, label=label)
     axes.fill_between(x, mean - half, mean + half, alpha=0.2, color=color, linewidth=0)
 
 
-def _save(figure, axes, path):
+def save(figure, axes, path):
+    """Adds the legend, writes the PNG and lets go of the figure."""
     axes.legend(frameon=False)
     figure.savefig(path, dpi=150)
     plt.close(figure)

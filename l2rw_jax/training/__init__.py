@@ -1,6 +1,17 @@
 """Training a model by one of the methods, from a config to a folder of results."""
 
-from l2rw_jax.training.config import ConfigError, default_config, validate
+from l2rw_jax.training.config import ConfigError, RunError, default_config, validate
+from l2rw_jax.training.interrupt import Stopped
 from l2rw_jax.training.loop import check, train_and_evaluate
+from l2rw_jax.training.replicas import train_seeds
 
-__all__ = ["ConfigError", "check", "default_config", "train_and_evaluate", "validate"]
+__all__ = [
+    "ConfigError",
+    "RunError",
+    "Stopped",
+    "check",
+    "default_config",
+    "train_and_evaluate",
+    "train_seeds",
+    "validate",
+]

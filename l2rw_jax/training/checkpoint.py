@@ -1,26 +1,122 @@
 """Checkpoints of the training state, by Orbax: a run that was stopped goes on where it was."""
 
+import errno
+import os
+import zlib
 from pathlib import Path
 
 import jax
+import numpy as np
 import orbax.checkpoint as ocp
+from absl import logging
+
+from l2rw_jax.training.config import ConfigError, RunError
+
+FORMAT = 1  # of what a checkpoint holds; raise it when TrainState changes
 
 
-def open_checkpoints(workdir):
-    """The checkpoints of a run, of which the newest two are kept."""
-    options = ocp.CheckpointManagerOptions(max_to_keep=2, enable_async_checkpointing=False)
+def open_checkpoints(workdir, keep):
+    """The checkpoints of a run, the newest ``keep`` of them, written in the background."""
+    logging.get_absl_logger().addFilter(_is_news)
+    options = ocp.CheckpointManagerOptions(
+        max_to_keep=keep,
+        cleanup_tmp_directories=True,  # of runs that were killed while they saved
+    )
     return ocp.CheckpointManager(Path(workdir, "checkpoints").absolute(), options=options)
 
 
 def restore_newest(checkpoints, state):
-    """The newest checkpoint's state, or ``state`` itself where there is none yet."""
-    step = checkpoints.latest_step()
-    if step is None:
-        return state
-    like = jax.tree.map(ocp.utils.to_shape_dtype_struct, state)
-    return checkpoints.restore(step, args=ocp.args.StandardRestore(like))
+    """The newest readable checkpoint's state on the host, or ``state`` where there is none.
+
+    Args:
+      checkpoints: as ``open_checkpoints`` returns them.
+      state: the state at step 0, on the host.
+
+    Raises:
+      ConfigError: the checkpoint is of another format than this version's.
+      RunError: there are checkpoints, but none can be read.
+    """
+    torn: list = []
+    for step in sorted(checkpoints.all_steps(), reverse=True):
+        try:
+            restored = _restore(checkpoints, step, state)
+        except ConfigError:
+            raise
+        except Exception as error:  # torn files fail in as many ways as there are readers of them
+            logging.warning("checkpoint %d cannot be read (%s): trying the one before", step, error)
+            torn.append(step)
+            continue
+        for unreadable in torn:  # or the run could not save that step again
+            checkpoints.delete(unreadable)
+        return restored
+    if torn:
+        raise RunError(
+            f"{checkpoints.directory}: none of the checkpoints {torn} can be read; put back a "
+            "copy of one, or remove the workdir to start anew."
+        )
+    return state
 
 
 def save(checkpoints, state):
-    """Saves ``state`` under its step, whole or not at all."""
-    checkpoints.save(int(state.step), args=ocp.args.StandardSave(state))
+    """Saves ``state`` (host arrays) under its step, whole or not at all.
+
+    Raises:
+      RunError: it, or the one before it, could not be written; earlier ones are kept.
+    """
+    # A copy: on a CPU host arrays can be the device's own, which the next steps write over.
+    state = jax.tree.map(np.array, state)
+    about = {"format": FORMAT, "crc32": _checksum(state)}
+    args = ocp.args.Composite(state=ocp.args.StandardSave(state), about=ocp.args.JsonSave(about))
+    _written(checkpoints, lambda: checkpoints.save(int(np.max(state.step)), args=args))
+
+
+def close(checkpoints):
+    """Waits until everything is written.
+
+    Raises:
+      RunError: the last checkpoint could not be written; earlier ones are kept.
+    """
+    _written(checkpoints, checkpoints.wait_until_finished)
+    checkpoints.close()
+
+
+def _written(checkpoints, write):
+    try:
+        write()
+    except (OSError, ValueError) as error:  # TensorStore's errors are ValueErrors
+        text = str(error).strip().splitlines()[0]
+        known = map(os.strerror, (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO))
+        reason = next((reason for reason in known if reason in text), text[:200])
+        raise RunError(
+            f"{checkpoints.directory}: a checkpoint cannot be written ({reason}); make room and "
+            "run the same command again: earlier checkpoints are kept."
+        ) from error
+
+
+def _is_news(record):
+    """False for the tracebacks that Orbax logs of what it also raises."""
+    return not (record.exc_info and "orbax" in record.pathname)
+
+
+def _restore(checkpoints, step, state):
+    about = checkpoints.restore(step, args=ocp.args.Composite(about=ocp.args.JsonRestore()))
+    found = about["about"]["format"]
+    if found != FORMAT:
+        raise ConfigError(
+            f"{checkpoints.directory}: its checkpoints are of format {found}, this version's are "
+            f"of format {FORMAT}; take another workdir, or the version that wrote them."
+        )
+    like = jax.tree.map(ocp.utils.to_shape_dtype_struct, state)
+    args = ocp.args.Composite(state=ocp.args.StandardRestore(like))
+    restored = checkpoints.restore(step, args=args)["state"]
+    restored = jax.tree.map(np.asarray, restored)
+    if _checksum(restored) != about["about"]["crc32"]:
+        raise ValueError("its bytes are not those that were written")
+    return restored
+
+
+def _checksum(state):
+    checksum = 0
+    for leaf in jax.tree.leaves(state):
+        checksum = zlib.crc32(np.ascontiguousarray(leaf), checksum)
+    return checksum

@@ -2,12 +2,23 @@
 
 import difflib
 
+import jax
 import ml_collections
 
 from l2rw_jax.methods import get_method
 
 IMBALANCES = ("none", "majority", "long_tail")
 NOISES = ("none", "uniform", "background")
+PARALLELS = ("none", "pmap", "shard_map")
+_POSITIVE = (
+    *("batch_size", "clean_batch_size", "clean_size", "log_every"),
+    *("replicas", "micro_batches", "keep_checkpoints", "max_bad_steps"),
+)
+_NOT_NEGATIVE = ("seed", "val_size", "pad", "weight_decay", "val_weight_decay", "clip_norm")
+
+
+class RunError(RuntimeError):
+    """A run that cannot go on: one line for the user; what was saved before is kept."""
 
 
 class ConfigError(ValueError):
@@ -55,10 +66,21 @@ def default_config():
     config.boundaries = ()  # steps after which the learning rate is a tenth
     config.weight_decay = 0.0  # L2 on kernels, in the gradient
     config.clip_norm = 0.0  # largest norm of the weighted gradient; 0: unlimited
+    config.val_weight_decay = 0.0  # L2 on kernels in the clean loss, as the authors' code has it
+    config.finetune_steps = 0  # steps on the clean set after config.steps, at the last rate
+
+    config.replicas = 1  # seeds seed, seed + 1, ... trained side by side as one program
+    config.parallel = "none"  # how devices share a batch: none (one device), pmap or shard_map
+    config.batch_norm = "device"  # moments of each device's part of a batch, or global: of all
+    config.micro_batches = 1  # parts that a batch is computed in, one after the other
+    config.remat = False  # residual blocks are computed again in the backward pass, not kept
+    config.stream = False  # training images stay on the host; each chunk's are sent ahead of it
 
     config.log_every = 100  # steps in one compiled call, averaged in one line of metrics
     config.eval_every = 500
     config.checkpoint_every = 1000
+    config.keep_checkpoints = 2
+    config.max_bad_steps = 10  # steps in a row without a finite gradient after which a run ends
     return config
 
 
@@ -87,8 +109,7 @@ def validate(config):
     >>> config.method = "l2rv"
     >>> validate(config)
     Traceback (most recent call last):
-    l2rw_jax.training.config.ConfigError: config.method: got 'l2rv'; takes one of baseline, random,
-    clean_only, l2rw; did you mean 'l2rw'?
+    l2rw_jax.training.config.ConfigError: config.method: got 'l2rv'; ... did you mean 'l2rw'?
     """
     _check_fields(config, default_config(), "config")
     try:
@@ -98,13 +119,17 @@ def validate(config):
     _check_choice("config.imbalance.kind", config.imbalance.kind, IMBALANCES)
     _check_choice("config.noise.kind", config.noise.kind, NOISES)
     _check_choice("config.dtype", config.dtype, ("float32", "bfloat16"))
-    for field in ("batch_size", "clean_batch_size", "clean_size", "log_every"):
+    _check_choice("config.parallel", config.parallel, PARALLELS)
+    _check_choice("config.batch_norm", config.batch_norm, ("device", "global"))
+    for field in _POSITIVE:
         _require(config[field] >= 1, f"config.{field}", config[field], "an integer above 0")
-    for field in ("seed", "val_size", "pad", "weight_decay", "clip_norm"):
+    for field in _NOT_NEGATIVE:
         _require(
             config[field] >= 0, f"config.{field}", config[field], "a number that is at least 0"
         )
-    _require(config.seed < 2**32, "config.seed", config.seed, "an integer below 2**32")
+    largest = 2**32 - config.replicas
+    _require(config.seed <= largest, "config.seed", config.seed, f"an integer up to {largest}")
+    _check_scale(config)
     for field in ("classes", "boundaries"):
         whole = all(type(value) is int and value >= 0 for value in config[field])
         _require(whole, f"config.{field}", config[field], "integers that are at least 0")
@@ -122,9 +147,10 @@ def validate(config):
     )
     share = config.imbalance.share
     _require(0 < share < 1, "config.imbalance.share", share, "a ratio in (0, 1)")
-    for field in ("steps", "eval_every", "checkpoint_every"):
+    for field in ("steps", "eval_every", "checkpoint_every", "finetune_steps"):
+        least = 0 if field == "finetune_steps" else 1
         _require(
-            config[field] >= 1 and config[field] % config.log_every == 0,
+            config[field] >= least and config[field] % config.log_every == 0,
             f"config.{field}",
             config[field],
             f"a multiple of config.log_every, which is {config.log_every}",
@@ -135,6 +161,32 @@ def validate(config):
         config.clean_batch_size,
         f"at most the clean set's size, config.clean_size={config.clean_size}",
     )
+
+
+def _check_scale(config):
+    """What replicas, devices, micro-batches and streams ask of each other."""
+    _require(
+        config.parallel != "none" or config.batch_norm == "device",
+        "config.batch_norm",
+        config.batch_norm,
+        "device while config.parallel is none",
+    )
+    alone = config.parallel == "none" and not config.stream
+    _require(
+        config.replicas == 1 or alone,
+        "config.replicas",
+        config.replicas,
+        "1 where config.parallel or config.stream is set",
+    )
+    devices = jax.device_count() if config.parallel != "none" else 1
+    parts = devices * config.micro_batches
+    for field in ("batch_size", "clean_batch_size"):
+        _require(
+            config[field] % parts == 0,
+            f"config.{field}",
+            config[field],
+            f"a multiple of {parts}: {devices} devices times {config.micro_batches} micro-batches",
+        )
 
 
 def check_name(argument, got, allowed):

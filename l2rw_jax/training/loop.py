@@ -1,23 +1,33 @@
 """The training loop: many steps in one compiled call, then log, evaluate, save."""
 
+import contextlib
+import functools
+import itertools
 import time
+from typing import Any, cast
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import tqdm
 
+from l2rw_jax import data
+from l2rw_jax.methods import get_method
 from l2rw_jax.models import create_model
 from l2rw_jax.training import checkpoint
 from l2rw_jax.training import workdir as files
-from l2rw_jax.training.config import ConfigError, validate
-from l2rw_jax.training.metrics import classification_metrics, noise_auroc
-from l2rw_jax.training.prepare import prepare, to_device
-from l2rw_jax.training.state import create_state, make_optimizer, mean_weights
-from l2rw_jax.training.step import make_chunk, make_predict, make_step
+from l2rw_jax.training.compile import compile_evaluate, compile_run, steps_per_call
+from l2rw_jax.training.config import ConfigError, RunError, validate
+from l2rw_jax.training.interrupt import Stopped, stop_on_signal
+from l2rw_jax.training.metrics import noise_auroc
+from l2rw_jax.training.parallel import AXIS, make_engine
+from l2rw_jax.training.prepare import prepare_replicas, without_train_images
+from l2rw_jax.training.state import create_state, initial_transition, make_optimizer, mean_weights
+from l2rw_jax.training.step import make_rows
 
 
 def train_and_evaluate(config, workdir):
-    """Trains one model by one method from one seed, and leaves its files in ``workdir``.
+    """Trains by one method from one seed, or several side by side, and leaves its files.
 
     Args:
       config: fields as ``default_config`` has them.
@@ -25,75 +35,204 @@ def train_and_evaluate(config, workdir):
         holds its checkpoints goes on from the newest, bit for bit as if never stopped.
 
     Returns:
-      The result, a dict, as in result.json.
+      The result, a dict, as in result.json; of replicas, figures are lists.
 
     Raises:
       ConfigError: the run cannot be as asked for; nothing was written.
+      RunError: the run cannot go on; earlier checkpoints are kept.
+      Stopped: SIGTERM or SIGINT came; the state is saved.
     """
     validate(config)
     result = files.check_workdir(workdir, config)
     if result is not None:
         return result
     run_data, model, optimizer = check(config)
-    files.create_workdir(workdir, config)
+    writes = jax.process_index() == 0
+    with files.locked(workdir) if writes else contextlib.nullcontext(), stop_on_signal() as asked:
+        try:
+            if writes:
+                files.write_json(f"{workdir}/{files.CONFIG}", config.to_dict())
+            return _train(config, workdir, run_data, model, optimizer, asked, writes)
+        except data.ReadError as error:
+            raise RunError(f"config.dataset={config.dataset}: {error}") from error
+        except OSError as error:
+            raise RunError(
+                f"workdir: {workdir} cannot be written: {error.strerror or error}; earlier "
+                "checkpoints are kept, and the same command goes on from them."
+            ) from error
 
-    checkpoints = checkpoint.open_checkpoints(workdir)
-    init_key, step_key = jax.random.split(jax.random.key(config.seed))
-    state = create_state(init_key, model, optimizer, len(run_data.train.index))
-    state = checkpoint.restore_newest(checkpoints, state)
-    start = int(state.step)
-    evaluations = _earlier_evaluations(workdir, start)
-    run_data = to_device(run_data)
+
+def _train(config, workdir, run_data, model, optimizer, asked, writes):
+    checkpoints = checkpoint.open_checkpoints(workdir, config.keep_checkpoints)
+    state, key = initial_state(config, model, optimizer, run_data)
+    state = checkpoint.restore_newest(checkpoints, jax.device_get(state))
+    start = int(np.max(state.step))
+    evaluations = _earlier_evaluations(workdir, start, writes)
+    last = config.steps + config.finetune_steps
+
     started = time.perf_counter()
-    run = _compiled(config, model, optimizer, state, run_data, step_key)
-    evaluate = _evaluator(config, model, state, run_data)
-    compile_seconds = time.perf_counter() - started
+    engine = make_engine(config, num_steps=steps_per_call(config))
+    with _images(config, engine, run_data, key, start) as images:
+        if config.stream:
+            run_data = without_train_images(run_data)
+        state, *others = engine.put((state, run_data, key))
+        evaluate = compile_evaluate(config, model, engine, state, run_data)
+        programs = [compile_run(config, model, optimizer, engine, (state, *others), images)]
+        if config.finetune_steps:
+            again = (state, *others), itertools.repeat(None)
+            programs.append(compile_run(config, model, optimizer, engine, *again, finetune=True))
+        compile_seconds = time.perf_counter() - started
 
-    seconds = 0.0
-    progress = {"initial": start, "total": config.steps, "unit": "step", "desc": config.method}
-    with tqdm.tqdm(**progress, disable=None) as bar:
-        for step in range(start + config.log_every, config.steps + 1, config.log_every):
-            started = time.perf_counter()
-            state, metrics = run(state)
-            elapsed = time.perf_counter() - started
-            seconds += elapsed
-            line = {"step": step} | metrics
-            line["steps_per_second"] = config.log_every / elapsed
-            if step % config.eval_every == 0 or step == config.steps:
-                evaluations[step] = evaluate(state)
-                line |= evaluations[step]
-            files.append_metrics(workdir, line)
-            if step % config.checkpoint_every == 0 or step == config.steps:
-                checkpoint.save(checkpoints, state)
-            bar.update(config.log_every)
-            accuracy = evaluations[max(evaluations)]["test_accuracy"] if evaluations else 0.0
-            bar.set_postfix(loss=f"{line['loss']:.3f}", accuracy=f"{accuracy:.3f}")
+        seconds = 0.0
+        progress = {"initial": start, "total": last, "unit": "step", "desc": config.method}
+        with tqdm.tqdm(**progress, disable=None if writes else True) as bar:
+            for step in range(start + config.log_every, last + 1, config.log_every):
+                started = time.perf_counter()
+                state, metrics = programs[step > config.steps](state)
+                elapsed = time.perf_counter() - started
+                seconds += elapsed
+                line = {"step": step} | summarize_steps(metrics)
+                line["steps_per_second"] = config.log_every / elapsed
+                if step % config.eval_every == 0 or step in (config.steps, last):
+                    evaluations[step] = evaluate(state)
+                    line |= evaluations[step]
+                if writes:
+                    files.append_metrics(workdir, line)
+                end = _reason_to_end(config, workdir, step, metrics, asked())
+                if step % config.checkpoint_every == 0 or step == last or end:
+                    checkpoint.save(checkpoints, engine.get(state))
+                if end:
+                    checkpoint.close(checkpoints)
+                    raise end
+                bar.update(config.log_every)
+                bar.set_postfix(_progress(line, evaluations))
 
-    checkpoints.close()
-    weights, counts = jax.device_get((mean_weights(state), state.weight_count))
-    corrupted = np.asarray(run_data.corrupted)
-    files.write_weights(workdir, weights, counts, corrupted)
-    result = {
-        "method": config.method,
-        "dataset": config.dataset,
-        "seed": config.seed,
-        **evaluations[config.steps],
-        "best_test_accuracy": max(e["test_accuracy"] for e in evaluations.values()),
-        "noise_auroc": noise_auroc(weights, counts, corrupted),
-        "steps": config.steps,
-        "steps_per_second": (config.steps - start) / seconds if seconds else None,
+    checkpoint.close(checkpoints)
+    state = engine.get(state)
+    result = _result(config, state, evaluations, run_data.corrupted)
+    result |= {
+        "steps_per_second": (last - start) / seconds if seconds else None,
         "compile_seconds": compile_seconds,
         **files.environment(),
     }
-    files.write_json(f"{workdir}/{files.RESULT}", result)
-    return result
+    if writes:
+        files.write_weights(workdir, mean_weights(state), state.weight_count, run_data.corrupted)
+        files.write_json(f"{workdir}/{files.RESULT}", result)
+    return files.to_json(result)
 
 
-def _earlier_evaluations(workdir, start):
+def _progress(line, evaluations):
+    """What stands behind the progress bar; of replicas, means."""
+    shown = {"loss": f"{np.mean(line['loss']):.3f}"}
+    if evaluations:
+        shown["accuracy"] = f"{np.mean(evaluations[max(evaluations)]['test_accuracy']):.3f}"
+    return shown
+
+
+@contextlib.contextmanager
+def _images(config, engine, run_data, key, start):
+    """An iterator over the images of the compiled calls to come, or over None if none are sent."""
+    if not config.stream:
+        yield itertools.repeat(None)
+        return
+    num_steps = steps_per_call(config)
+    indices = run_data._replace(images=None, test_images=None, test_labels=None)
+    indices = jax.tree.map(jnp.asarray, indices)
+    rows = jax.jit(functools.partial(make_rows(config, num_steps), indices, key))
+    share = config.batch_size // jax.process_count()
+    first = jax.process_index() * share
+    chunks = data.stream(
+        run_data.images,
+        lambda chunk: rows(chunk * num_steps),
+        min(start, config.steps) // num_steps,
+        config.steps // num_steps,
+        columns=slice(first, first + share),
+        put=lambda images: engine.put_images(images[0] if num_steps == 1 else images),
+    )
+    with contextlib.closing(cast(Any, chunks)):  # its threads
+        yield chunks
+
+
+def initial_state(config, model, optimizer, run_data):
+    """The state at step 0 and the key of the steps; of replicas, with a leading axis."""
+    method = get_method(config.method)
+
+    def create(seed, num_train, confusion):
+        init_key, step_key = jax.random.split(jax.random.key(seed))
+        transition = initial_transition(method, confusion)
+        return create_state(init_key, model, optimizer, num_train, transition), step_key
+
+    num_train = run_data.train.index.shape[-1]
+    if config.replicas == 1:
+        return create(config.seed, num_train, jnp.asarray(run_data.confusion))
+    seeds = jnp.arange(config.seed, config.seed + config.replicas, dtype=jnp.uint32)
+    return jax.vmap(create, in_axes=(0, None, 0))(seeds, num_train, run_data.confusion)
+
+
+def summarize_steps(metrics):
+    """One line of metrics of many steps': means over the finite values, and some extremes.
+
+    Args:
+      metrics: ``{name: [..., steps]}``.
+
+    Returns:
+      ``{name: [...]}``.
+    """
+    line = {}
+    with np.errstate(invalid="ignore"):  # no finite value has the mean NaN
+        for name, values in metrics.items():
+            finite = np.isfinite(values)
+            line[name] = np.sum(values, -1, where=finite) / np.sum(finite, -1)
+    del line["bad_in_a_row"]
+    return line | {
+        "bad_steps": np.sum(metrics["bad_in_a_row"] > 0, -1),
+        "grad_norm_max": np.max(metrics["grad_norm"], -1),
+        "effective_sample_size_min": np.min(metrics["effective_sample_size"], -1),
+    }
+
+
+def _reason_to_end(config, workdir, step, metrics, asked):
+    """The exception to end the run with after this step; None to go on."""
+    bad = np.atleast_2d(metrics["bad_in_a_row"]).max(0) >= config.max_bad_steps
+    if bad.any():
+        first = step - config.log_every + 1 + int(np.argmax(bad))
+        return RunError(
+            f"step {first}: the loss, the gradient or all scores were not finite for "
+            f"{config.max_bad_steps} steps in a row (config.max_bad_steps); the parameters before "
+            f"them are saved in {workdir}; try a smaller config.learning_rate, or config.clip_norm."
+        )
+    last = config.steps + config.finetune_steps
+    if asked and step < last:
+        return Stopped(
+            f"stopped after step {step} of {last}, saved in {workdir}; the same command goes on."
+        )
+    return None
+
+
+def _result(config, state, evaluations, corrupted):
+    """What result.json says of the training; of replicas, a list under each figure."""
+    last = max(evaluations)
+    accuracy = [evaluations[step]["test_accuracy"] for step in evaluations]
+    weights, counts = np.asarray(mean_weights(state)), np.asarray(state.weight_count)
+    if config.replicas == 1:
+        seeds = {"seed": config.seed}
+        auroc = noise_auroc(weights, counts, corrupted)
+    else:
+        seeds = {"seeds": list(range(config.seed, config.seed + config.replicas))}
+        auroc = [noise_auroc(*each) for each in zip(weights, counts, corrupted, strict=True)]
+    result = {"method": config.method, "dataset": config.dataset} | seeds | evaluations[last]
+    result |= {"best_test_accuracy": np.max(accuracy, 0), "noise_auroc": auroc}
+    if config.finetune_steps:
+        before = evaluations[config.steps]["test_accuracy"]
+        result["test_accuracy_before_finetune"] = before
+    return result | {"bad_steps": state.bad_steps, "steps": config.steps}
+
+
+def _earlier_evaluations(workdir, start, writes):
     """The evaluations up to the step that the run goes on from; drops later metrics."""
     return {
-        line["step"]: {name: line[name] for name in line if name.endswith("_accuracy")}
-        for line in files.keep_metrics(workdir, start)
+        line["step"]: {name: line[name] for name in line if name.startswith(("test_", "val_"))}
+        for line in files.keep_metrics(workdir, start, rewrite=writes)
         if "test_accuracy" in line
     }
 
@@ -108,7 +247,7 @@ def check(config):
       ConfigError: the run cannot be as asked for.
     """
     validate(config)
-    run_data, num_classes = prepare(config)
+    run_data, num_classes = prepare_replicas(config)
     try:
         model = create_model(
             config.model,
@@ -116,6 +255,8 @@ def check(config):
             image_shape=run_data.images.shape[1:],
             dtype=config.dtype,
             dropout=config.dropout,
+            batch_norm_axis=AXIS if config.batch_norm == "global" else None,
+            remat=config.remat,
         )
     except ValueError as error:
         raise ConfigError(f"config.model={config.model}: {error}") from error
@@ -126,48 +267,3 @@ def check(config):
     except TypeError as error:  # it asks for more than gradients, or an argument is of no use
         raise ConfigError(f"config.optimizer={config.optimizer}: {error}") from error
     return run_data, model, optimizer
-
-
-def _compiled(config, model, optimizer, state, run_data, key):
-    """Returns ``run(state) -> (state, metrics)``: ``log_every`` steps, metrics as their means."""
-    # One compiled call does them all, but for convolutions on a CPU: inside a loop, XLA's CPU
-    # compiler leaves their weight gradients in a form that is ten times slower (JAX 0.10, 0.11).
-    single = jax.default_backend() == "cpu" and not config.model.startswith("mlp")
-    chunk = make_chunk(make_step(config, model, optimizer), 1 if single else config.log_every)
-    compiled = jax.jit(chunk, donate_argnums=0).lower(state, run_data, key).compile()
-
-    def run(state):
-        collected = []
-        for _ in range(config.log_every if single else 1):
-            state, metrics = compiled(state, run_data, key)
-            collected.append(metrics)
-        collected = jax.device_get(collected)  # waits for the steps
-        steps = {name: np.ravel([m[name] for m in collected]) for name in collected[0]}
-        extremes = {
-            "grad_norm_max": steps["grad_norm"].max(),
-            "effective_sample_size_min": steps["effective_sample_size"].min(),
-        }
-        return state, {name: np.mean(values) for name, values in steps.items()} | extremes
-
-    return run
-
-
-def _evaluator(config, model, state, run_data):
-    """A function from a state to its figures on the test set and the hyper-validation set."""
-    sets = {"test": (run_data.test_images, np.asarray(run_data.test_labels))}
-    if config.val_size:
-        sets["val"] = (run_data.images[run_data.val.index], np.asarray(run_data.val.label))
-    predict = jax.jit(make_predict(config, model))
-    compiled = {
-        name: predict.lower(state.params, state.model_state, images).compile()
-        for name, (images, _) in sets.items()
-    }
-
-    def evaluate(state):
-        figures: dict = {}
-        for name, (images, labels) in sets.items():
-            predictions = compiled[name](state.params, state.model_state, images)
-            figures |= classification_metrics(name, labels, np.asarray(predictions))
-        return figures
-
-    return evaluate

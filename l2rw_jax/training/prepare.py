@@ -1,9 +1,9 @@
 """From a config to the data of a run: load, thin, split, corrupt, put on the device."""
 
+import copy
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from l2rw_jax import data
@@ -29,6 +29,7 @@ class RunData(NamedTuple):
       images: all images of the training set.  # shape=(N, h, w, c), dtype=uint8
       train: what is trained on, labels corrupted.
       corrupted: whether a training label was changed.  # shape=(n,), dtype=bool
+      confusion: how many training examples of each class have which label.  # shape=(K, K)
       clean: the trusted examples.
       val: the hyper-validation set, corrupted like the training set.
       test_images: images of the test set.  # shape=(M, h, w, c), dtype=uint8
@@ -38,10 +39,24 @@ class RunData(NamedTuple):
     images: Any
     train: Part
     corrupted: Any
+    confusion: Any
     clean: Part
     val: Part
     test_images: Any
     test_labels: Any
+
+
+# What replicas have each of their own (axis 0), and what they share (None).
+REPLICA_AXES = RunData(
+    images=None,
+    train=Part(0, 0),
+    corrupted=0,
+    confusion=0,
+    clean=Part(0, 0),
+    val=Part(0, 0),
+    test_images=None,
+    test_labels=None,
+)
 
 
 def prepare(config):
@@ -58,12 +73,12 @@ def prepare(config):
     """
     try:
         return _prepare(config)
-    except (ValueError, OSError) as error:
+    except (ValueError, OSError, data.ReadError) as error:
         raise ConfigError(f"config.dataset={config.dataset}: {error}") from error
 
 
 def _prepare(config):
-    dataset = data.load(config.dataset, data_dir=config.data_dir or None)
+    dataset = data.load(config.dataset, data_dir=config.data_dir or None, lazy=config.stream)
     num_classes = len(config.classes) or dataset.num_classes
     chosen, labels = _select(dataset.train_labels, config.classes, dataset.num_classes)
     test_chosen, test_labels = _select(dataset.test_labels, config.classes, dataset.num_classes)
@@ -97,6 +112,7 @@ def _prepare(config):
         images=dataset.train_images,
         train=part(train, noisy),
         corrupted=corrupted,
+        confusion=_confusion(labels[train], noisy, num_classes),
         clean=part(clean, labels[clean]),
         val=part(val, val_noisy),
         test_images=dataset.test_images[test_chosen] if config.classes else dataset.test_images,
@@ -105,9 +121,57 @@ def _prepare(config):
     return run_data, num_classes
 
 
-def to_device(run_data):
-    """Puts a run's arrays on the device, the images as uint8."""
-    return jax.tree.map(jnp.asarray, run_data)
+def prepare_replicas(config):
+    """The data of ``config.replicas`` seeds as one, what depends on the seed stacked.
+
+    Args:
+      config: a validated config.
+
+    Returns:
+      ``(RunData, num_classes)``; of one replica as ``prepare`` returns it, of more with a leading
+      axis on the leaves that ``REPLICA_AXES`` has a 0 for.
+
+    Raises:
+      ConfigError: as ``prepare`` does.
+    """
+    if config.replicas == 1:
+        return prepare(config)
+    seeds = range(config.seed, config.seed + config.replicas)
+    prepared = [prepare(with_seed(config, seed)) for seed in seeds]
+    run_data = jax.tree.map(
+        lambda axis, *leaves: leaves[0] if axis is None else np.stack(leaves),
+        REPLICA_AXES,
+        *(run_data for run_data, _ in prepared),
+        is_leaf=lambda axis: axis is None,
+    )
+    return run_data, prepared[0][1]
+
+
+def with_seed(config, seed):
+    """A copy of ``config`` with another seed."""
+    config = copy.deepcopy(config)
+    config.seed = seed
+    return config
+
+
+def without_train_images(run_data):
+    """The same with only the images that do not have to be streamed: clean, validation, test.
+
+    ``train.index`` still counts the rows of all images.
+    """
+    kept = np.concatenate([run_data.clean.index, run_data.val.index])
+    clean, val = np.split(np.arange(len(kept), dtype=np.int32), [len(run_data.clean.index)])
+    return run_data._replace(
+        images=np.asarray(run_data.images[kept]),
+        clean=run_data.clean._replace(index=clean),
+        val=run_data.val._replace(index=val),
+    )
+
+
+def _confusion(labels, noisy, num_classes):
+    counts = np.zeros((num_classes, num_classes), np.float32)
+    np.add.at(counts, (labels, noisy), 1)
+    return counts
 
 
 def _select(labels, classes, num_classes):

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from l2rw_jax import losses
 from l2rw_jax.training.config import ConfigError
 
 
@@ -20,6 +21,9 @@ class TrainState(NamedTuple):
       opt_state: the optimizer's state.
       weight_sum: sum of the weights that each training example got.  # shape=(n,)
       weight_count: how often each was drawn.  # shape=(n,), dtype=int32
+      bad_steps: steps that were skipped for a loss or gradient that is not finite.
+        # shape=(), dtype=int32
+      bad_in_a_row: how many of them came last.  # shape=(), dtype=int32
     """
 
     step: jax.Array
@@ -28,6 +32,8 @@ class TrainState(NamedTuple):
     opt_state: Any
     weight_sum: jax.Array
     weight_count: jax.Array
+    bad_steps: jax.Array
+    bad_in_a_row: jax.Array
 
 
 def make_optimizer(config):
@@ -72,9 +78,24 @@ def kernels(params):
     return jax.tree.map_with_path(lambda path, _: path[-1].key == "kernel", params)
 
 
-def create_state(key, model, optimizer, num_train):
-    """The state at step 0, initialised by ``key``."""
+def network(params):
+    """``params`` without the S-Model's label transition, which is no part of the network."""
+    return {name: value for name, value in params.items() if name != "transition"}
+
+
+def create_state(key, model, optimizer, num_train, transition=None):
+    """The state at step 0, initialised by ``key``.
+
+    Args:
+      key: random key.
+      model: the ``Model``.
+      optimizer: an Optax optimizer.
+      num_train: number n of training examples.
+      transition: ``[K, K]`` initial label transition of the S-Model, as logits; else None.
+    """
     params, model_state = model.init(key)
+    if transition is not None:
+        params = params | {"transition": transition}
     return TrainState(
         step=jnp.zeros((), jnp.int32),
         params=params,
@@ -82,7 +103,23 @@ def create_state(key, model, optimizer, num_train):
         opt_state=optimizer.init(params),
         weight_sum=jnp.zeros(num_train),
         weight_count=jnp.zeros(num_train, jnp.int32),
+        bad_steps=jnp.zeros((), jnp.int32),
+        bad_in_a_row=jnp.zeros((), jnp.int32),
     )
+
+
+def initial_transition(method, confusion):
+    """The S-Model's initial label transition, ``[K, K]`` logits; None for other methods.
+
+    Args:
+      method: a ``Method``.
+      confusion: ``[K, K]`` counts of training examples by class and label.
+    """
+    if not method.transition:
+        return None
+    if method.transition == "identity":
+        return losses.transition_logits(jnp.eye(len(confusion)))
+    return losses.transition_logits(confusion / confusion.sum(1, keepdims=True))
 
 
 def mean_weights(state):

@@ -1,5 +1,7 @@
 """The files that a run leaves: config.json, metrics.jsonl, weights.npz and result.json."""
 
+import contextlib
+import fcntl
 import json
 import math
 import os
@@ -12,7 +14,7 @@ import numpy as np
 
 from l2rw_jax.training.config import ConfigError
 
-RESULT = "result.json"
+CONFIG, RESULT = "config.json", "result.json"
 
 
 def check_workdir(workdir, config):
@@ -51,13 +53,26 @@ def check_workdir(workdir, config):
     return json.loads(result.read_text()) if result.exists() else None
 
 
-def create_workdir(workdir, config):
-    """Creates the folder with its config.json."""
+@contextlib.contextmanager
+def locked(workdir):
+    """Creates the folder and keeps other processes out of it.
+
+    Raises:
+      ConfigError: another process has it, or it cannot be written.
+    """
     try:
         Path(workdir).mkdir(parents=True, exist_ok=True)
-        write_json(Path(workdir, "config.json"), config.to_dict())
+        file = Path(workdir, ".lock").open("w")  # noqa: SIM115 - closed below
     except OSError as error:
         raise ConfigError(f"workdir: {workdir} cannot be written: {error.strerror}.") from None
+    with file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise ConfigError(
+                f"workdir: {workdir} is in use by another process; wait for it, or take another."
+            ) from None
+        yield
 
 
 def append_metrics(workdir, line):
@@ -71,17 +86,18 @@ def read_metrics(workdir):
     return [json.loads(line) for line in Path(workdir, "metrics.jsonl").read_text().splitlines()]
 
 
-def keep_metrics(workdir, step):
-    """Drops what metrics.jsonl says of later steps than ``step``; returns the lines it keeps."""
+def keep_metrics(workdir, step, *, rewrite=True):
+    """The lines of metrics.jsonl up to ``step``; with ``rewrite`` the others are dropped."""
     path = Path(workdir, "metrics.jsonl")
     kept = []
     for line in path.read_text().splitlines() if path.exists() and step else []:
         kept.append(json.loads(line))
         if kept[-1]["step"] == step:  # what follows may be torn
             break
-    temporary = Path(f"{path}.tmp")
-    temporary.write_text("".join(json.dumps(line) + "\n" for line in kept))
-    os.replace(temporary, path)
+    if rewrite:
+        temporary = Path(f"{path}.tmp")
+        temporary.write_text("".join(json.dumps(line) + "\n" for line in kept))
+        os.replace(temporary, path)
     return kept
 
 

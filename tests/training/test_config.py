@@ -6,7 +6,7 @@ from l2rw_jax.training import ConfigError, default_config, validate
 
 BAD = [
     ("method", "l2rv", r"config.method: got 'l2rv'; takes one of .*did you mean 'l2rw'\?"),
-    ("seed", 2**40, r"config.seed: got 1099511627776; takes an integer below 2\*\*32"),
+    ("seed", 2**40, r"config.seed: got 1099511627776; takes an integer up to 4294967295"),
     ("boundaries", ("a",), r"config.boundaries: got \('a',\); takes integers"),
     ("noise.ratio", 0.4, r"config.noise.ratio: got 0.4; takes 0 while config.noise.kind is none"),
     ("dtype", "float31", r"config.dtype: got 'float31'; takes float32, bfloat16"),

@@ -10,7 +10,7 @@ from l2rw_jax import losses
 from l2rw_jax.data import sample
 from l2rw_jax.models import Model, create_model
 from l2rw_jax.training import default_config
-from l2rw_jax.training.prepare import prepare, to_device
+from l2rw_jax.training.prepare import prepare
 from l2rw_jax.training.state import create_state, make_optimizer, mean_weights
 from l2rw_jax.training.step import make_chunk, make_predict, make_step
 
@@ -25,7 +25,7 @@ def _setup(**fields):
     model = create_model(config.model, num_classes=num_classes, image_shape=shape)
     optimizer = make_optimizer(config)
     state = create_state(jax.random.key(0), model, optimizer, len(run_data.train.index))
-    return config, model, optimizer, state, to_device(run_data)
+    return config, model, optimizer, state, jax.tree.map(jnp.asarray, run_data)
 
 
 KEY = jax.random.key(7)
@@ -142,5 +142,5 @@ def test_the_batch_and_the_clean_batch_are_thinned_by_dropout_of_their_own():
     model = Model(init=lambda key: ({"kernel": jnp.ones(10)}, {}), apply=apply)
     optimizer = make_optimizer(config)
     state = create_state(jax.random.key(0), model, optimizer, len(run_data.train.index))
-    make_step(config, model, optimizer)(state, to_device(run_data), KEY)
+    make_step(config, model, optimizer)(state, jax.tree.map(jnp.asarray, run_data), KEY)
     assert len({tuple(np.asarray(key).tolist()) for key in keys}) == 2

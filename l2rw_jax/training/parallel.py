@@ -1,0 +1,119 @@
+"""How devices share a run: where its arrays lie, and how a chunk of steps becomes one program."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import NamedSharding, PartitionSpec
+
+from l2rw_jax.training.prepare import REPLICA_AXES
+
+AXIS = "data"
+
+
+class Engine(NamedTuple):
+    """One way to run chunks on devices; the functions take and return pytrees.
+
+    Attributes:
+      axis_name: the mapped axis that a step sees; None where it has a device to itself.
+      compile: ``(chunk, *arguments) -> compiled``, a function of arguments like those, which are
+        what ``put`` and ``put_images`` return; the first, the state, is donated.
+      put: from host arrays, the whole on every device.
+      put_images: from a chunk's images ``[steps, b, h, w, c]`` (without the first axis where a
+        chunk is one step), this process's columns; each device gets its part of the batch.
+      get: to host arrays.
+    """
+
+    axis_name: str | None
+    compile: Callable[..., Any]
+    put: Callable[[Any], Any]
+    put_images: Callable[[Any], Any]
+    get: Callable[[Any], Any]
+
+
+def make_engine(config, *, num_steps):
+    """The engine that ``config.parallel`` and ``config.replicas`` ask for.
+
+    Args:
+      config: a validated config.
+      num_steps: steps in a chunk.
+
+    Returns:
+      The ``Engine``.
+    """
+    if config.parallel == "shard_map":
+        return _shard_map(num_steps)
+    if config.parallel == "pmap":
+        return _pmap(num_steps)
+
+    def compile_(chunk, *arguments):
+        if config.replicas > 1:
+            chunk = jax.vmap(chunk, in_axes=(0, REPLICA_AXES, 0))
+        return jax.jit(chunk, donate_argnums=0).lower(*arguments).compile()
+
+    def put(tree):
+        return jax.tree.map(jnp.asarray, tree)
+
+    return Engine(None, compile_, put, put, jax.device_get)
+
+
+def _shard_map(num_steps):
+    mesh = jax.sharding.Mesh(np.array(jax.devices()), (AXIS,))
+    whole = NamedSharding(mesh, PartitionSpec())
+    columns = PartitionSpec(AXIS) if num_steps == 1 else PartitionSpec(None, AXIS)
+
+    def compile_(chunk, *arguments):
+        def call(state, run_data, key, images=None):
+            return jax.shard_map(
+                chunk,
+                mesh=mesh,
+                in_specs=(PartitionSpec(), PartitionSpec(), PartitionSpec(), columns),
+                out_specs=PartitionSpec(),
+                check_vma=False,  # it cannot see that gathered values are the same everywhere
+            )(state, run_data, key, images)
+
+        return jax.jit(call, donate_argnums=0).lower(*arguments).compile()
+
+    return Engine(
+        AXIS,
+        compile_,
+        put=lambda tree: jax.tree.map(lambda x: _from_processes(x, whole), tree),
+        put_images=lambda images: _from_processes(images, NamedSharding(mesh, columns)),
+        get=jax.device_get,
+    )
+
+
+def _from_processes(array, sharding):
+    """An array over the devices of all processes, of what each has on the host."""
+    if jax.dtypes.issubdtype(array.dtype, jax.dtypes.prng_key):
+        return jax.random.wrap_key_data(_from_processes(jax.random.key_data(array), sharding))
+    return jax.make_array_from_process_local_data(sharding, np.asarray(array))
+
+
+def _pmap(num_steps):
+    devices = jax.local_devices()
+    mesh = jax.sharding.Mesh(np.array(devices), (AXIS,))
+    each = NamedSharding(mesh, PartitionSpec(AXIS))  # a leading axis with an entry a device
+
+    def put(tree):
+        def copies(x):
+            return jax.device_put(jnp.stack([jnp.asarray(x)] * len(devices)), each)
+
+        return jax.tree.map(copies, tree)
+
+    def put_images(images):
+        axis = 0 if num_steps == 1 else 1
+        return jax.device_put(np.stack(np.split(np.asarray(images), len(devices), axis)), each)
+
+    def get(tree):
+        return jax.device_get(jax.tree.map(lambda x: x.addressable_shards[0].data[0], tree))
+
+    def compile_(chunk, *arguments):
+        program = jax.pmap(chunk, axis_name=AXIS, donate_argnums=0)
+        if jax.process_count() > 1:  # pmap takes local arrays only where it compiles by itself
+            return program
+        return program.lower(*arguments).compile()
+
+    return Engine(AXIS, compile_, put, put_images, get)

@@ -1,0 +1,156 @@
+"""A checkpoint comes back as it was saved; one that is torn is passed over, and said so."""
+
+import os
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from l2rw_jax.training import ConfigError, RunError, checkpoint
+from l2rw_jax.training.state import TrainState
+
+
+def _state(step, size=5000):
+    values = np.random.default_rng(step).normal(size=size).astype(np.float32)
+    empty: dict = {}
+    zero = np.zeros((), np.int32)
+    counts = np.arange(3, dtype=np.int32)
+    params = {"kernel": values}
+    return TrainState(np.array(step, np.int32), params, empty, empty, values, counts, zero, zero)
+
+
+def _save(folder, *steps, keep=2):
+    checkpoints = checkpoint.open_checkpoints(folder, keep)
+    for step in steps:
+        checkpoint.save(checkpoints, _state(step))
+    checkpoint.close(checkpoints)
+
+
+def _restore(folder):
+    return checkpoint.restore_newest(checkpoint.open_checkpoints(folder, 2), _state(0))
+
+
+def _files(folder):
+    return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def _largest(folder):
+    return max(folder.glob("state/**/*"), key=lambda path: path.stat().st_size * path.is_file())
+
+
+def _delete(folder):
+    _largest(folder).unlink()
+
+
+def _truncate(folder):
+    path = _largest(folder)
+    os.truncate(path, path.stat().st_size // 2)
+
+
+def _flip(folder):
+    path = _largest(folder)
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 0xFF
+    path.write_bytes(content)
+
+
+def _delete_metadata(folder):
+    (folder / "state/_METADATA").unlink()
+
+
+def _delete_checksum(folder):
+    (folder / "about/metadata").unlink()
+
+
+TEARS = [_delete, _truncate, _flip, _delete_metadata, _delete_checksum]
+
+
+def test_the_newest_comes_back_and_the_oldest_go(tmp_path):
+    _save(tmp_path, 10, 20, 30)
+    assert sorted(path.name for path in (tmp_path / "checkpoints").iterdir()) == ["20", "30"]
+    jax.tree.map(np.testing.assert_array_equal, _restore(tmp_path), _state(30))
+
+
+def test_without_a_checkpoint_the_state_is_the_first(tmp_path):
+    jax.tree.map(np.testing.assert_array_equal, _restore(tmp_path), _state(0))
+
+
+def test_what_is_saved_is_a_copy(tmp_path):
+    """The loop donates the buffers of what it saved to its next steps."""
+    advance = jax.jit(lambda s: jax.tree.map(lambda x: x + 1, s), donate_argnums=0)
+    state = jax.tree.map(jnp.asarray, _state(10, size=2_000_000))
+    checkpoints = checkpoint.open_checkpoints(tmp_path, 2)
+    on_host = jax.device_get(state)
+    checkpoint.save(checkpoints, on_host)
+    del on_host
+    for _ in range(5):
+        state = advance(state)
+    jax.block_until_ready(state)
+    mutable = _state(20)
+    checkpoint.save(checkpoints, mutable)
+    mutable.params["kernel"][:] = 0
+    checkpoint.close(checkpoints)
+
+    checkpoints = checkpoint.open_checkpoints(tmp_path, 2)
+    jax.tree.map(
+        np.testing.assert_array_equal,
+        checkpoint.restore_newest(checkpoints, _state(0)),
+        _state(20),
+    )
+    checkpoints.delete(20)
+    restored = checkpoint.restore_newest(checkpoints, _state(0, size=2_000_000))
+    jax.tree.map(np.testing.assert_array_equal, restored, _state(10, size=2_000_000))
+
+
+@pytest.mark.parametrize("tear", TEARS)
+def test_a_torn_checkpoint_is_passed_over(tmp_path, caplog, tear):
+    _save(tmp_path, 10, 20)
+    tear(tmp_path / "checkpoints/20")
+    jax.tree.map(np.testing.assert_array_equal, _restore(tmp_path), _state(10))
+    assert "checkpoint 20 cannot be read" in caplog.text
+    _save(tmp_path, 20)  # its step can be saved again
+    jax.tree.map(np.testing.assert_array_equal, _restore(tmp_path), _state(20))
+
+
+def test_with_all_torn_nothing_is_deleted(tmp_path):
+    _save(tmp_path, 10, 20)
+    _truncate(tmp_path / "checkpoints/10")
+    _flip(tmp_path / "checkpoints/20")
+    before = _files(tmp_path)
+    with pytest.raises(RunError, match=r"none of the checkpoints \[20, 10\] can be read"):
+        _restore(tmp_path)
+    assert _files(tmp_path) == before
+
+
+def test_another_format_is_refused_by_its_number(tmp_path, monkeypatch):
+    monkeypatch.setattr(checkpoint, "FORMAT", checkpoint.FORMAT + 1)
+    _save(tmp_path, 10)
+    monkeypatch.undo()
+    before = _files(tmp_path)
+    with pytest.raises(ConfigError, match=r"are of format 2, this version's are of format 1"):
+        _restore(tmp_path)
+    assert _files(tmp_path) == before
+
+
+def test_what_a_killed_save_left_is_cleared_away(tmp_path):
+    _save(tmp_path, 10)
+    left = tmp_path / "checkpoints/20.orbax-checkpoint-tmp-1"
+    left.mkdir()
+    (left / "part").write_bytes(b"0" * 100)
+    jax.tree.map(np.testing.assert_array_equal, _restore(tmp_path), _state(10))
+    _save(tmp_path, 20)
+    assert sorted(path.name for path in (tmp_path / "checkpoints").iterdir()) == ["10", "20"]
+
+
+def test_a_checkpoint_that_cannot_be_written_is_one_line(tmp_path, monkeypatch):
+    _save(tmp_path, 10)
+    checkpoints = checkpoint.open_checkpoints(tmp_path, 2)
+
+    def full(*args, **kwargs):
+        raise ValueError("RESOURCE_EXHAUSTED: Error writing: No space left on device [...]")
+
+    monkeypatch.setattr(checkpoints, "save", full)
+    with pytest.raises(RunError, match=r"written \(No space left on device\); make room and run the same"):
+        checkpoint.save(checkpoints, _state(20))
+    jax.tree.map(np.testing.assert_array_equal, _restore(tmp_path), _state(10))

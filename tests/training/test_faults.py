@@ -1,0 +1,371 @@
+"""Nothing that happens to a run loses it: it goes on, bit for bit, or says in one line why not."""
+
+import functools
+import json
+import os
+import resource
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import orbax.checkpoint as ocp
+import pytest
+
+from l2rw_jax import losses, methods
+from l2rw_jax.training import ConfigError, RunError, default_config, loop, train_and_evaluate
+from l2rw_jax.training.checkpoint import open_checkpoints
+from l2rw_jax.training.workdir import locked, read_metrics
+
+ROOT = Path(__file__).parents[2]
+# Each chunk is saved, so that a kill finds the run compiling, stepping and saving.
+FIELDS = {
+    "noise.kind": "uniform",
+    "noise.ratio": 0.4,
+    "model": "mlp-16",
+    "steps": 300,
+    "log_every": 5,
+    "eval_every": 50,
+    "checkpoint_every": 5,
+}
+TIMES = ("steps_per_second", "compile_seconds")
+
+
+def _config(**fields):
+    config = default_config()
+    config.update_from_flattened_dict(FIELDS | fields)
+    return config
+
+
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory):
+    return tmp_path_factory.mktemp("xla")
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """Trains, once, the run of some fields that nothing stops; returns its folder."""
+
+    @functools.cache
+    def train(**fields):
+        workdir = tmp_path_factory.mktemp("whole")
+        train_and_evaluate(_config(**fields), workdir)
+        return workdir
+
+    return train
+
+
+def _start(workdir, cache, **fields):
+    """Starts the program of this run."""
+    flags = [f"--config.{name}={value}" for name, value in (FIELDS | fields).items()]
+    flags += ["--config.boundaries=()", "--config.clip_norm=0.0"]
+    return subprocess.Popen(
+        [
+            *(sys.executable, "-m", "experiments.train", f"--workdir={workdir}"),
+            *("--config=configs/digits.py", *flags),
+        ],
+        cwd=ROOT,
+        env=os.environ | {"JAX_COMPILATION_CACHE_DIR": str(cache)},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def _wait_until(condition, program):
+    deadline = time.monotonic() + 120
+    while not condition():
+        assert program.poll() is None, program.stderr.read()
+        assert time.monotonic() < deadline
+        time.sleep(0.002)
+
+
+def _last_line(program):
+    return program.communicate(timeout=120)[1].strip().splitlines()[-1]
+
+
+def _stop_at(monkeypatch, step, number=signal.SIGTERM):
+    """Sends this process a signal after ``step``."""
+    append = loop.files.append_metrics
+
+    def append_and_signal(workdir, line):
+        append(workdir, line)
+        if line["step"] == step:
+            os.kill(os.getpid(), number)
+
+    monkeypatch.setattr(loop.files, "append_metrics", append_and_signal)
+
+
+def _last_state(workdir):
+    checkpoints = open_checkpoints(workdir, 2)
+    args = ocp.args.Composite(state=ocp.args.StandardRestore())
+    restored = checkpoints.restore(max(checkpoints.all_steps()), args=args)["state"]
+    return jax.tree.map(np.asarray, restored)
+
+
+def _assert_same(run, expected):
+    """Equal bit for bit: metrics, result, weights, and the last checkpoint."""
+    lines = [read_metrics(workdir) for workdir in (run, expected)]
+    lines.append([json.loads((workdir / "result.json").read_text()) for workdir in (run, expected)])
+    without_times = [
+        [{name: line[name] for name in line if name not in TIMES} for line in each]
+        for each in lines
+    ]
+    assert without_times[0] == without_times[1]
+    assert without_times[2][0] == without_times[2][1]
+    weights = [dict(np.load(workdir / "weights.npz")) for workdir in (run, expected)]
+    jax.tree.map(np.testing.assert_array_equal, *weights)
+    jax.tree.map(np.testing.assert_array_equal, _last_state(run), _last_state(expected))
+
+
+@pytest.mark.parametrize("kills", [3, pytest.param(20, marks=pytest.mark.slow)])
+def test_a_killed_run_goes_on_bit_for_bit(tmp_path, cache, whole, kills):
+    rng = np.random.default_rng(kills)
+    started = time.monotonic()
+    program = _start(tmp_path / "first", cache)
+    _wait_until((tmp_path / "first/config.json").exists, program)
+    idle = time.monotonic() - started  # until there is something to lose
+    assert program.wait() == 0
+    busy = time.monotonic() - started - idle
+    _assert_same(tmp_path / "first", whole())
+
+    killed, runs = 0, 0
+    while killed < kills:  # chains of kills of one run, until it comes to its end
+        runs += 1
+        workdir = tmp_path / str(runs)
+        while not (workdir / "result.json").exists():
+            program = _start(workdir, cache)
+            try:
+                at = idle * rng.uniform(0.8, 1) + rng.uniform(0, busy)
+                program.wait(at if killed < kills else None)
+            except subprocess.TimeoutExpired:
+                program.kill()
+                killed += 1
+            program.communicate()
+            assert program.returncode in (0, -signal.SIGKILL)
+        _assert_same(workdir, whole())
+
+
+@pytest.mark.parametrize(
+    ("number", "fields"),
+    [
+        (signal.SIGTERM, {}),
+        (signal.SIGINT, {"replicas": 2}),
+        (signal.SIGTERM, {"stream": True}),
+    ],
+    ids=["SIGTERM", "SIGINT with replicas", "SIGTERM with a stream"],
+)
+def test_a_signal_stops_a_run_that_then_goes_on(tmp_path, cache, whole, number, fields):
+    program = _start(tmp_path, cache, **fields)
+    metrics = tmp_path / "metrics.jsonl"
+    _wait_until(lambda: metrics.exists() and metrics.read_text().count("\n") >= 3, program)
+    program.send_signal(number)
+    line = _last_line(program)
+    assert program.returncode == 75
+    step = read_metrics(tmp_path)[-1]["step"]
+    assert 15 <= step < 300
+    assert line == f"stopped after step {step} of 300, saved in {tmp_path}; the same command goes on."
+    train_and_evaluate(_config(**fields), tmp_path)
+    _assert_same(tmp_path, whole(**fields))
+
+
+def test_a_signal_while_the_run_compiles_stops_it_after_the_first_steps(tmp_path, cache, whole):
+    program = _start(tmp_path, cache)
+    _wait_until((tmp_path / "config.json").exists, program)
+    program.send_signal(signal.SIGTERM)
+    assert _last_line(program).startswith("stopped after step 5 of 300")
+    assert program.returncode == 75
+    assert [line["step"] for line in read_metrics(tmp_path)] == [5]
+    train_and_evaluate(_config(), tmp_path)
+    _assert_same(tmp_path, whole())
+
+
+def _delete(path):
+    path.unlink()
+
+
+def _truncate(path):
+    os.truncate(path, path.stat().st_size // 2)
+
+
+def _flip(path):
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 0xFF
+    path.write_bytes(content)
+
+
+@pytest.mark.parametrize("tear", [_delete, _truncate, _flip])
+def test_a_torn_checkpoint_is_passed_over_aloud(tmp_path, whole, monkeypatch, caplog, tear):
+    _stop_at(monkeypatch, 100)
+    with pytest.raises(loop.Stopped):
+        train_and_evaluate(_config(), tmp_path)
+    monkeypatch.undo()
+    files = [path for path in (tmp_path / "checkpoints/100/state").rglob("*") if path.is_file()]
+    tear(max(files, key=lambda path: path.stat().st_size))
+    train_and_evaluate(_config(), tmp_path)
+    assert "checkpoint 100 cannot be read" in caplog.text
+    _assert_same(tmp_path, whole())
+
+
+def test_with_every_checkpoint_torn_a_run_ends_and_deletes_nothing(tmp_path, monkeypatch):
+    _stop_at(monkeypatch, 20)
+    with pytest.raises(loop.Stopped):
+        train_and_evaluate(_config(), tmp_path)
+    for step in (15, 20):
+        _delete(tmp_path / f"checkpoints/{step}/about/metadata")
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    with pytest.raises(RunError, match=r"none of the checkpoints \[20, 15\] can be read"):
+        train_and_evaluate(_config(), tmp_path)
+    assert before == {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    """A folder on a file system of its own, of half a megabyte."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=512k", "tmpfs", folder]
+    if not shutil.which("mount") or subprocess.run(mount, capture_output=True).returncode:
+        pytest.skip("a file system cannot be mounted here")
+    yield folder
+    subprocess.run(["umount", folder], check=True)
+
+
+def test_a_full_disk_is_one_line_and_costs_nothing(small_disk, cache, whole, monkeypatch):
+    workdir = small_disk / "run"
+    _stop_at(monkeypatch, 20)
+    with pytest.raises(loop.Stopped):
+        train_and_evaluate(_config(), workdir)
+    monkeypatch.undo()
+    ballast = small_disk / "ballast"
+    free = os.statvfs(small_disk)
+    ballast.write_bytes(bytes(free.f_bavail * free.f_frsize - 40_000))  # a save needs 100,000
+    program = _start(workdir, cache)
+    errors = [line for line in program.communicate(timeout=120)[1].splitlines() if "device" in line]
+    assert program.returncode == 1
+    assert len(errors) == 1
+    assert errors[0].startswith("error: ") and "No space left on device" in errors[0]
+    assert "earlier checkpoints are kept" in errors[0]
+    ballast.unlink()
+    train_and_evaluate(_config(), workdir)
+    _assert_same(workdir, whole())
+
+
+def test_a_file_that_cannot_grow_is_one_line_and_costs_nothing(
+    tmp_path, cache, whole, monkeypatch
+):
+    _stop_at(monkeypatch, 20)
+    with pytest.raises(loop.Stopped):
+        train_and_evaluate(_config(), tmp_path)
+    monkeypatch.undo()
+    program = _start(tmp_path, cache)
+    resource.prlimit(program.pid, resource.RLIMIT_FSIZE, (8_000, 8_000))  # a quota of sorts
+    line = _last_line(program)
+    assert program.returncode == 1
+    assert line.startswith("error: ") and "File too large" in line
+    assert "earlier checkpoints are kept" in line
+    train_and_evaluate(_config(), tmp_path)
+    _assert_same(tmp_path, whole())
+
+
+def test_a_folder_that_cannot_be_written_is_one_line(cache):
+    program = _start("/proc/run", cache)  # where not even root can make a folder
+    assert _last_line(program).startswith("error: workdir: /proc/run cannot be written: ")
+    assert program.returncode == 2
+
+
+def test_a_folder_in_use_is_refused_and_free_afterwards(tmp_path):
+    config = _config(steps=10, eval_every=10)
+    with locked(tmp_path), pytest.raises(ConfigError, match=r"is in use by another process"):
+        train_and_evaluate(config, tmp_path)
+    assert train_and_evaluate(config, tmp_path)["steps"] == 10
+
+
+def _bad_where(bad, name="baseline", good=losses.cross_entropy):
+    """The method with a loss that is ``bad(labels)`` wherever that is not 0."""
+
+    def loss(logits, labels):
+        values = good(logits, labels)
+        return jnp.where(bad(labels) != 0, bad(labels), values)
+
+    return methods.METHODS[name]._replace(loss=loss)
+
+
+def test_a_step_with_a_nan_is_skipped_and_counted(tmp_path, monkeypatch):
+    """Those whose batch begins with a 3: known beforehand, from what the steps draw."""
+
+    def bad(labels):
+        return jnp.where(labels[0] == 3, jnp.nan, 0) * jnp.ones(len(labels))
+
+    monkeypatch.setitem(methods.METHODS, "baseline", _bad_where(bad))
+    config = _config(method="baseline", steps=40, log_every=1, eval_every=40, checkpoint_every=1)
+    config.keep_checkpoints = 41
+    result = train_and_evaluate(config, tmp_path)
+    lines = read_metrics(tmp_path)
+    skipped = [line["step"] for line in lines if line["bad_steps"]]
+    assert 0 < len(skipped) < 20
+    assert result["bad_steps"] == len(skipped)
+    assert [line["step"] for line in lines if line["loss"] is None] == skipped
+
+    checkpoints = open_checkpoints(tmp_path, 41)
+    args = ocp.args.Composite(state=ocp.args.StandardRestore())
+    states = {step: checkpoints.restore(step, args=args)["state"] for step in range(1, 41)}
+    kernels = {step: np.concatenate(_flat(states[step]["params"])) for step in states}
+    counts = {step: np.asarray(states[step]["weight_count"]).sum() for step in states}
+    for step in range(2, 41):
+        unchanged = np.array_equal(kernels[step], kernels[step - 1])
+        assert unchanged == (step in skipped), step
+        assert counts[step] - counts[step - 1] == (0 if step in skipped else 100)
+        assert np.isfinite(kernels[step]).all()
+
+
+def _flat(tree):
+    return [np.ravel(leaf) for leaf in jax.tree.leaves(tree)]
+
+
+def test_too_many_bad_steps_end_a_run_and_keep_the_last_good_state(tmp_path, monkeypatch):
+    config = _config(method="baseline", steps=40, log_every=10, eval_every=10, max_bad_steps=3)
+    config.checkpoint_every = 20
+    good = methods.METHODS["baseline"]
+    _stop_at(monkeypatch, 10)
+    with pytest.raises(loop.Stopped):
+        train_and_evaluate(config, tmp_path)
+    monkeypatch.undo()
+    before = _last_state(tmp_path)
+    monkeypatch.setitem(
+        methods.METHODS, "baseline", _bad_where(lambda labels: jnp.full(len(labels), jnp.nan))
+    )
+    for _ in range(2):  # again, it says so again: another step further, of the same row
+        with pytest.raises(RunError, match=r"step 11: .* for 3 steps in a row \(config.max_bad_st"):
+            train_and_evaluate(config, tmp_path)
+    after = _last_state(tmp_path)
+    for name in ("params", "opt_state", "weight_sum", "weight_count"):
+        jax.tree.map(np.testing.assert_array_equal, after[name], before[name])
+    assert after["step"] == 30 and after["bad_steps"] == 20
+    monkeypatch.setitem(methods.METHODS, "baseline", good)
+    assert train_and_evaluate(config, tmp_path)["bad_steps"] == 20
+
+
+def test_scores_that_are_not_finite_get_weight_zero_in_a_good_step(tmp_path, monkeypatch):
+    """Of every 3, the loss is finite but grows too steeply for its score."""
+
+    def loss(logits, labels):
+        steep = jnp.where(labels == 3, 1e38, 0)
+        return losses.cross_entropy(logits, labels) + steep * (
+            100 * (logits.sum(-1) - jax.lax.stop_gradient(logits.sum(-1)))
+        )
+
+    monkeypatch.setitem(methods.METHODS, "l2rw", methods.METHODS["l2rw"]._replace(loss=loss))
+    result = train_and_evaluate(_config(steps=20, eval_every=20), tmp_path)
+    assert result["bad_steps"] == 0
+    weights = np.load(tmp_path / "weights.npz")
+    assert (weights["mean_weight"] > 0).any()
+    run_data, *_ = loop.check(_config(steps=20, eval_every=20))
+    threes = np.asarray(run_data.train.label) == 3
+    assert weights["count"][threes].sum() > 0
+    assert not weights["mean_weight"][threes].any()
