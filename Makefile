@@ -7,7 +7,8 @@ STAMP := .venv/.made-$(EXTRAS)
 METHODS := baseline,random,clean_only,l2rw
 DIGITS := -m experiments.sweep --config=configs/digits.py --workdir=runs/digits --methods=$(METHODS) --seeds=3
 
-.PHONY: run test test-all lint format results stability mnist-imbalance bench clean
+.PHONY: run test test-all lint format results stability mnist-imbalance bench parts side-by-side \
+        throughput scaling reproduce-smoke clean
 
 $(STAMP): setup.cfg pyproject.toml
 	@echo "Making .venv (some minutes, once) ..."
@@ -37,8 +38,25 @@ format: $(STAMP)
 results: $(STAMP)  ## makes the committed files of results/digits* again
 	$(BIN)/python $(DIGITS) --output=results/digits
 
-bench: $(STAMP)  ## both frameworks side by side, about 15 minutes; needs EXTRAS=dev,torch
+bench: $(STAMP)  ## a step in both frameworks, a quarter of an hour; needs EXTRAS=dev,torch
 	$(BIN)/python -m experiments.benchmark --minutes=12
+
+parts: $(STAMP)  ## the parts of our step, and what was tried for speed
+	$(BIN)/python -m experiments.benchmark --parts --models=lenet,wrn-10-2 --output=results/parts-cpu --minutes=5
+
+side-by-side: $(STAMP)  ## trains both frameworks on the same batches; needs EXTRAS=dev,torch and MNIST
+	$(BIN)/python -m experiments.side_by_side --config=configs/mnist_imbalance.py --workdir=runs/side-by-side --methods=baseline,l2rw --seeds=3 --config.steps=500 --config.learning_rate=3e-3 --config.eval_every=100 --output=results/side-by-side
+
+throughput: $(STAMP)  ## how steps, replicas, streams and checkpoints pay
+	$(BIN)/python -m experiments.throughput --output=results/throughput-cpu --minutes=6
+
+scaling: $(STAMP)  ## what a step costs on many devices, on paper
+	$(BIN)/python -m experiments.scaling --output=results/scaling
+
+reproduce-smoke: $(STAMP)  ## every table and figure of the paper at smoke scale
+	for target in table1 table2 figure3 figure5 figure6 figure7; do \
+	  $(BIN)/python -m experiments.reproduce --target=$$target --output=runs/reproduce/smoke-$$target || exit 1; \
+	done
 
 mnist-imbalance: $(STAMP)  ## what README reports of MNIST at 200:1; needs the data, an hour on 2 cores
 	$(BIN)/python -m experiments.sweep --config=configs/mnist_imbalance.py --workdir=runs/mnist_imbalance --methods=baseline,random,l2rw --seeds=3 --output=results/mnist_imbalance

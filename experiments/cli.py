@@ -4,6 +4,7 @@ import os
 import re
 import sys
 from pathlib import Path
+from typing import Any
 
 import jax
 from absl import app, flags, logging
@@ -83,12 +84,13 @@ def compilation_cache():
     The folder is ``$JAX_COMPILATION_CACHE_DIR``, else l2rw_jax/xla in ``$XDG_CACHE_HOME`` or
     ~/.cache; ``JAX_ENABLE_COMPILATION_CACHE=false`` turns it off.
     """
-    if not jax.config.read("jax_enable_compilation_cache"):
+    config: Any = jax.config
+    if not config.jax_enable_compilation_cache:
         return ""
-    if not jax.config.read("jax_compilation_cache_dir"):
+    if not config.jax_compilation_cache_dir:
         cache = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser()
-        jax.config.update("jax_compilation_cache_dir", str(cache / "l2rw_jax" / "xla"))
-    return jax.config.read("jax_compilation_cache_dir")
+        config.update("jax_compilation_cache_dir", str(cache / "l2rw_jax" / "xla"))
+    return config.jax_compilation_cache_dir
 
 
 def _one_line(function, *args):

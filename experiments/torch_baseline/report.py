@@ -54,6 +54,32 @@ def markdown_table(rows):
     return "\n".join(lines)
 
 
+def summary_table(rows):
+    """A line a setting, as README has it: step times, in brackets as multiples of the plain step's.
+
+    >>> row = {"model": "lenet", "batch": 100, "clean_batch": 10, "implementation": "ours plain"}
+    >>> print(summary_table([row | {"median_ms": 57.98, "over_plain": 1.0}]).splitlines()[-1])
+    | lenet, b = 100, m = 10 | 58 | - | - | - | - |
+    """
+    columns = {
+        "ours plain": "ours, plain",
+        "ours l2rw forward": "ours, reweighted",
+        "torch plain": "PyTorch, plain",
+        "torch create_graph": "`create_graph`",
+        "torch forward_ad_separate": "dual numbers",
+    }
+    lines = ["| step, ms | " + " | ".join(columns.values()) + " |", "|---" * 6 + "|"]
+    found: dict = {}
+    for row in rows:
+        setting = f"{row['model']}, b = {row['batch']}, m = {row['clean_batch']}"
+        cells = found.setdefault(setting, dict.fromkeys(columns, "-"))
+        if row["implementation"] in cells and row.get("median_ms"):
+            ratio = f" ({row['over_plain']:.2f})" if "plain" not in row["implementation"] else ""
+            cells[row["implementation"]] = f"{row['median_ms']:.0f}{ratio}"
+    lines += ["| " + " | ".join([name, *cells.values()]) + " |" for name, cells in found.items()]
+    return "\n".join(lines)
+
+
 def plot(rows, path, *, title):
     """Bars of the step time, a panel a setting; whiskers are quartiles."""
     panels: dict = {}
@@ -73,5 +99,27 @@ def plot(rows, path, *, title):
         axes.invert_yaxis()
         axes.set(title=key, xlabel="ms a step")
     figure.suptitle(title)
+    figure.savefig(path, dpi=120)
+    plt.close(figure)
+
+
+def plot_growth(rows, path, *, title):
+    """Step time over b where m = b, a line an implementation, on logarithmic axes."""
+    lines: dict = {}
+    for row in rows:
+        if row["batch"] == row["clean_batch"] and row.get("median_ms"):
+            name = f"{row['model']}, {row['implementation']}, {row['precision']}"
+            lines.setdefault(name, []).append(row)
+    figure, axes = plt.subplots(figsize=(8, 5), layout="constrained")
+    for name, line in lines.items():
+        line = sorted(line, key=lambda row: row["batch"])
+        if len(line) > 1:
+            style = "-" if "ours" in name else "--"
+            x, y = ([row[field] for row in line] for field in ("batch", "median_ms"))
+            axes.plot(x, y, style, marker="o", markersize=4, label=name)
+    axes.set(xscale="log", yscale="log", xlabel="b = m", ylabel="ms a step", title=title)
+    axes.grid(alpha=0.25, which="both")
+    if axes.lines:
+        axes.legend(frameon=False, fontsize="small")
     figure.savefig(path, dpi=120)
     plt.close(figure)

@@ -32,6 +32,18 @@ def plain(network, params, rate):
     return gradient
 
 
+def random(network, params, rate):
+    """Rectified Gaussian weights, the paper's control."""
+    del rate
+
+    def gradient(epsilon, images, labels, clean_images, clean_labels):
+        del clean_images, clean_labels
+        weights = example_weights(torch.randn_like(epsilon.detach()))
+        return _weighted(network, params, weights, images, labels)
+
+    return gradient
+
+
 def create_graph(network, params, rate):
     """Algorithm 1 as the public ports write it: backward through a backward pass."""
     named = dict(network.named_parameters())
@@ -123,7 +135,15 @@ def torchopt(network, params, rate):
 
 FORMS = {
     form.__name__: form
-    for form in (plain, create_graph, forward_ad_shared, forward_ad_separate, higher, torchopt)
+    for form in (
+        plain,
+        random,
+        create_graph,
+        forward_ad_shared,
+        forward_ad_separate,
+        higher,
+        torchopt,
+    )
 }
 
 
@@ -137,7 +157,7 @@ def make_optimizer(network, *, rate, weight_decay=0.0, momentum=0.9):
     return torch.optim.SGD(groups, lr=rate, momentum=momentum, fused=True)
 
 
-def make_step(form, network, optimizer, *, compiled=False, bfloat16=False):
+def make_step(form, network, optimizer, *, clip_norm=0.0, compiled=False, bfloat16=False):
     """Returns ``step(images, labels, clean_images, clean_labels) -> (weights, loss)``.
 
     The step updates ``network`` and ``optimizer`` in place.
@@ -146,6 +166,7 @@ def make_step(form, network, optimizer, *, compiled=False, bfloat16=False):
       form: a name in ``FORMS``.
       network: a module in training mode, in the channels_last layout.
       optimizer: of its parameters.
+      clip_norm: largest norm of the weighted gradient; 0 is unlimited.
       compiled: whether ``torch.compile`` turns all but the optimizer's update into one graph.
       bfloat16: whether to compute under autocast.
     """
@@ -164,6 +185,8 @@ def make_step(form, network, optimizer, *, compiled=False, bfloat16=False):
             weights, loss, grads = gradient(epsilon, images, labels, clean_images, clean_labels)
         for param, grad in zip(params, grads, strict=True):
             param.grad = grad
+        if clip_norm:
+            torch.nn.utils.clip_grad_norm_(params, clip_norm)
         optimizer.step()
         return weights, loss
 

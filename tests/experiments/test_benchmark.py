@@ -4,11 +4,12 @@ import json
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
 
-from experiments import benchmark
+from experiments import ours, timing, torch_baseline
 from experiments.torch_baseline import report
 from experiments.torch_baseline.setting import LENET, settings
 
@@ -46,15 +47,15 @@ def test_smoke(tmp_path):
         assert f"| {name} |" in done.stdout
     for name in ONLY[:2]:
         assert rows[name]["flops"] > 0 and rows[name]["memory_bytes"] > 0
-    for ours, torch in zip(ONLY[:2], ONLY[2:], strict=True):
+    for mine, torch in zip(ONLY[:2], ONLY[2:], strict=True):
         if rows[torch]["error"] is None:  # they do the same work
-            assert rows[torch]["first_loss"] == pytest.approx(rows[ours]["first_loss"], rel=1e-4)
+            assert rows[torch]["first_loss"] == pytest.approx(rows[mine]["first_loss"], rel=1e-4)
     assert output.with_suffix(".md").read_text().strip() == done.stdout.strip()
     assert output.with_suffix(".png").stat().st_size > 10_000
 
 
 def working(setting):
-    return benchmark.Prepared(lambda: 0.5, lambda: {"memory_bytes": 7})
+    return ours.Prepared(lambda: 0.5, lambda: {"memory_bytes": 7})
 
 
 def broken(setting):
@@ -63,12 +64,12 @@ def broken(setting):
 
 def breaks_later(setting):
     values = iter([1.0, 1.0, 1.0])
-    return benchmark.Prepared(lambda: next(values))
+    return ours.Prepared(lambda: next(values))
 
 
 def test_a_failure_is_a_row_and_stops_no_other():
     makers = {"a": broken, "b": breaks_later, "ours plain": working, "c": working}
-    rows = benchmark.measure(LENET, makers, repeats=4, seconds=10)
+    rows = timing.measure(LENET, makers, repeats=4, seconds=10)
     assert [row["implementation"] for row in rows] == list(makers)
     assert rows[0]["error"] == "RuntimeError: no such | thing"
     assert rows[1]["error"] == "StopIteration: no message"
@@ -85,17 +86,28 @@ def test_a_failure_to_measure_memory_leaves_the_times():
     def out_of_memory():
         raise MemoryError("no room")
 
-    makers = {"a": lambda setting: benchmark.Prepared(lambda: 0.5, out_of_memory)}
-    (row,) = benchmark.measure(LENET, makers, repeats=2, seconds=10)
+    makers = {"a": lambda setting: ours.Prepared(lambda: 0.5, out_of_memory)}
+    (row,) = timing.measure(LENET, makers, repeats=2, seconds=10)
     assert (row["error"], row["repeats"]) == (None, 2)
     assert row["memory_kind"] == "MemoryError: no room"
     assert "memory_bytes" not in row
 
 
 def test_what_does_not_fit_into_the_time_is_a_row():
-    rows = benchmark.measure(LENET, {"a": working, "b": working}, repeats=4, seconds=1e-9)
-    assert (rows[0]["error"], rows[0]["repeats"]) == (None, 1)
+    rows = timing.measure(LENET, {"a": working, "b": working}, repeats=9, seconds=1e-9)
+    assert (rows[0]["error"], rows[0]["repeats"]) == (None, timing.LEAST)
     assert rows[1]["error"] == "not run: out of time (--minutes)"
+
+
+def test_without_pytorch_its_rows_say_so(monkeypatch):
+    monkeypatch.delattr(torch_baseline, "prepare", raising=False)
+    monkeypatch.setitem(sys.modules, "experiments.torch_baseline.prepare", None)
+    makers = {"torch plain": timing.makers("cpu")["torch plain"], "ours plain": working}
+    tiny = LENET._replace(image_shape=(8, 8, 1), batch=4, clean_batch=2)
+    rows = timing.measure(tiny, makers, repeats=2, seconds=10)
+    assert rows[0]["error"].partition(":")[0] in ("ImportError", "ModuleNotFoundError")
+    assert rows[1]["error"] is None
+    assert timing.environment()["torch"] == rows[0]["error"]
 
 
 def test_ratios():
@@ -117,9 +129,35 @@ def test_ratios():
     assert rows["torch higher, CUDA graph"]["plain"] == "torch plain"
 
 
+def test_time_is_kept_for_the_rounds_of_what_is_prepared():
+    def slow(setting):
+        return ours.Prepared(lambda: time.sleep(0.05) or 0.5)
+
+    rows = timing.measure(LENET, dict.fromkeys("abc", slow), repeats=9, seconds=0.6)
+    # Of two, preparing takes 0.2 s and the rounds 0.5 s; the end is at 0.42 s.
+    assert rows[0]["error"] is None
+    assert rows[2]["error"] == "not run: out of time (--minutes)"
+
+
+def test_growth(tmp_path):
+    rows = [
+        {"model": "m", "precision": "float32", "implementation": "ours plain"}
+        | {"batch": b, "clean_batch": m, "median_ms": b}
+        for b, m in ((100, 10), (50, 50), (25, 25))
+    ]
+    rows.append(rows[-1] | {"implementation": "torch plain", "median_ms": None})
+    report.plot_growth(rows, tmp_path / "growth.png", title="a device")
+    assert (tmp_path / "growth.png").stat().st_size > 10_000
+
+
+def test_readme_s_table_follows_from_the_committed_run():
+    rows = json.loads((ROOT / "results/benchmark-cpu.json").read_text())["rows"]
+    assert report.summary_table(rows) in (ROOT / "README.md").read_text()
+
+
 def test_settings():
     names = [setting.model for setting in settings("cpu", ["float32"])]
-    assert names == ["lenet", "resnet-32", "resnet-32", "wrn-10-2"]
+    assert names == ["lenet", "wrn-10-2", "resnet-32", "resnet-32"]
     gpu = settings("gpu", ["float32", "tf32"], models=["wrn-28-10"])
     assert [(s.model, s.precision) for s in gpu] == [("wrn-28-10", p) for p in ("float32", "tf32")]
     swept = settings("cpu", ["float32"], models=["resnet-32"], sweep=True)

@@ -5,6 +5,7 @@ import os
 import socket
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -67,11 +68,44 @@ def _assert_same(got, want, tolerance):
         np.testing.assert_allclose(a, b, rtol=tolerance, atol=1e-6)
 
 
-@pytest.mark.parametrize("parallel", ["shard_map", "pmap"])
-@pytest.mark.parametrize("stream", [False, True], ids=["resident", "streamed"])
+@pytest.mark.parametrize(
+    ("parallel", "stream"),
+    [
+        ("shard_map", True),
+        pytest.param("shard_map", False, marks=pytest.mark.slow),
+        pytest.param("pmap", True, marks=pytest.mark.slow),
+        pytest.param("pmap", False, marks=pytest.mark.slow),
+    ],
+)
 def test_two_processes_are_one(parallel, stream, tmp_path):
     fields = {"parallel": parallel, "stream": stream}
     _finish(*_start_two(tmp_path / "two", **fields))
     _finish(_start(tmp_path / "one", 4, **fields))
     # The sums of four devices, in another order: float32's rounding, grown over 20 steps.
     _assert_same(_outcome(tmp_path / "two"), _outcome(tmp_path / "one"), 1e-3)
+
+
+@pytest.mark.slow
+def test_without_its_peer_a_process_ends_and_both_go_on_bit_for_bit(tmp_path):
+    fields = {"parallel": "shard_map", "steps": 3000, "eval_every": 1000}
+    _finish(*_start_two(tmp_path / "whole", **fields))
+    processes = _start_two(tmp_path / "stopped", **fields)
+    metrics = tmp_path / "stopped/metrics.jsonl"
+    while not metrics.exists() or not metrics.stat().st_size:
+        assert processes[0].poll() is None, processes[0].communicate()
+        time.sleep(0.05)
+    processes[1].kill()
+    started = time.monotonic()
+    _, errors = processes[0].communicate(timeout=120)
+    assert processes[0].returncode != 0 and time.monotonic() - started < 60, errors[-3000:]
+    assert not (tmp_path / "stopped/result.json").exists()
+    _finish(*_start_two(tmp_path / "stopped", **fields))
+    _assert_same(_outcome(tmp_path / "stopped"), _outcome(tmp_path / "whole"), 0)
+
+
+def test_a_cluster_that_is_not_there_is_one_line(tmp_path):
+    ((_, errors),) = _finish(_start(tmp_path / "x", 1, "--process_id=1"), status=2)
+    assert "--coordinator: missing beside --process_id" in errors
+    ((_, errors),) = _finish(_start(tmp_path / "x", 1, "--distributed"), status=2)
+    assert "--distributed: no cluster that JAX knows" in errors
+    assert not (tmp_path / "x").exists()

@@ -68,9 +68,10 @@ def ours(method, name, shape, dtype):
             logits, state = model.apply(params, model_state, batch["image"], train=True)
             return cross_entropy(logits, batch["label"]), state
 
-        (loss, aux), grads = get_method(method)(losses_fn, rng=jax.random.key(0))(
-            params, batch, clean
+        value_and_grad = get_method(method).value_and_grad(
+            losses_fn, lambda *args: losses_fn(*args)[0].mean(), rng=jax.random.key(0)
         )
+        (loss, aux), grads = value_and_grad(params, batch, clean)
         updates, opt_state = tx.update(grads, opt_state, params)
         return optax.apply_updates(params, updates), aux.aux, opt_state, aux.weights, loss
 
