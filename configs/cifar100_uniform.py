@@ -16,5 +16,5 @@ def get_config(variant=""):
     config = cifar10_uniform.get_config(variant)
     config.dataset = "cifar100"
     if variant == "smoke":
-        config.dataset, config.clean_size = "synthetic-16x16x3-100", 200
+        config.dataset, config.clean_size = "synthetic-32x32x3-100", 200
     return config

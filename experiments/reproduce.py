@@ -1,0 +1,114 @@
+"""Makes a table or figure of the paper again: runs what it takes, and reports beside the paper.
+
+python -m experiments.reproduce --target=figure3 --scale=cpu --dry-run
+python -m experiments.reproduce --target=figure3 --scale=cpu
+
+Runs that are done are not run again, one that was stopped goes on where it was, and runs that
+several targets have in common are run once. On two cores, two processes are fastest:
+
+taskset -c 0 python -m experiments.reproduce --target=figure3 --scale=cpu --shard=0/2 &
+taskset -c 1 python -m experiments.reproduce --target=figure3 --scale=cpu --shard=1/2
+"""
+
+import json
+import re
+import shlex
+import sys
+from pathlib import Path
+
+import jax
+from absl import flags
+
+from experiments import cli
+from experiments.reproduction import report
+from experiments.reproduction.expand import make_plan
+from experiments.reproduction.scales import SCALES
+from experiments.reproduction.targets import TARGETS
+from l2rw_jax.training import ConfigError, RunError, train_and_evaluate, validate
+from l2rw_jax.training import workdir as files
+
+TARGET = flags.DEFINE_enum("target", None, list(TARGETS), "Which table or figure.")
+SCALE = flags.DEFINE_enum(
+    "scale", "smoke", list(SCALES), "paper: its protocol; cpu: a reduced one; smoke: a minute."
+)
+DRY_RUN = flags.DEFINE_bool("dry-run", False, "Only says what would be run.")
+ROWS = flags.DEFINE_list("rows", None, "Only these rows, as 'Ours,Baseline + ES'.")
+COLUMNS = flags.DEFINE_list("columns", None, "Only these columns, as CIFAR-10.")
+SEEDS = flags.DEFINE_integer("seeds", None, "Number of seeds; the scale's by default.", 1)
+SHARD = flags.DEFINE_string("shard", "0/1", "I/N: every N-th run from the I-th on.")
+NOTE = flags.DEFINE_string("note", "", "A sentence for the table, the figure and the JSON file.")
+OUTPUT = flags.DEFINE_string(
+    "output", None, "Start of the names of what is written; results/TARGET-SCALE-DEVICE by default."
+)
+
+
+def main():
+    """Runs what is missing, then reports on what is done."""
+    plan = make_plan(
+        TARGET.value, SCALE.value, rows=ROWS.value, columns=COLUMNS.value, seeds=SEEDS.value
+    )
+    workdir = Path(cli.WORKDIR.value or "runs/reproduce")
+    shard, shards = parse_shard(SHARD.value)
+    for folder, config in plan.runs.items():  # mistakes come to light before any work starts
+        validate(config)
+        files.check_workdir(workdir / folder, config)
+    if DRY_RUN.value:
+        print(describe(plan, workdir))
+        return
+    output = OUTPUT.value or f"results/{plan.target}-{plan.scale}-{device_name()}"
+    Path(output).parent.mkdir(parents=True, exist_ok=True)
+    own = list(plan.runs.items())[shard::shards]
+    failed = []
+    for number, (folder, config) in enumerate(own, 1):
+        try:
+            result = train_and_evaluate(config, workdir / folder)
+            outcome = f"test accuracy {json.dumps(result['test_accuracy'])}"
+        except RunError as error:  # one run that cannot go on is no reason to leave out the others
+            failed.append(folder)
+            outcome = f"error: {error}"
+        print(f"[{number}/{len(own)}] {folder}: {outcome}", flush=True)
+    command = shlex.join(["python", "-m", "experiments.reproduce", *sys.argv[1:]])
+    about = {"command": command, "note": NOTE.value, **files.environment()}
+    print("\n" + report.write(plan, workdir, output, about))
+    if failed:
+        raise RunError(f"{len(failed)} runs could not go on, the others are done: {failed}")
+
+
+def parse_shard(text):
+    """``(i, n)`` of I/N."""
+    match = re.fullmatch(r"(\d+)/(\d+)", text)
+    if not match or not int(match[1]) < int(match[2]):
+        raise ConfigError(f"--shard: got {text!r}; takes I/N with I from 0 to N - 1, as 0/2.")
+    return int(match[1]), int(match[2])
+
+
+def describe(plan, workdir):
+    """The runs of a plan, which of them are done, and an estimate of the rest."""
+    scale = SCALES[plan.scale][TARGETS[plan.target].family]
+    lines, seconds = [], 0.0
+    for folder, config in plan.runs.items():
+        steps = config.steps + config.finetune_steps
+        done = steps_done(workdir / folder)
+        if scale.seconds:
+            kind = config.method if config.method in scale.seconds else "other"
+            seconds += (steps - done) * scale.seconds[kind]
+        lines.append(f"{folder}: {done:,} of {steps:,} steps done")
+    time = "unknown" if scale.seconds is None else f"about {seconds / 60:.0f} minutes of one core"
+    memory = "unknown" if scale.gigabytes is None else f"about {scale.gigabytes:g} GB a process"
+    return "\n".join([*lines, f"{len(lines)} runs; time left: {time}; memory: {memory}"])
+
+
+def steps_done(folder):
+    """The step of a run's newest checkpoint."""
+    return max((int(path.name) for path in folder.glob("checkpoints/[0-9]*")), default=0)
+
+
+def device_name():
+    """The device as part of a file's name, such as cpu or nvidia-h200."""
+    device = jax.devices()[0]
+    name = device.platform if device.platform == "cpu" else device.device_kind
+    return re.sub(r"\W+", "-", name.lower())
+
+
+if __name__ == "__main__":
+    cli.run(main, required=["target"])

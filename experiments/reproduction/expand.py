@@ -1,0 +1,112 @@
+"""From a target and a scale to the runs that they take."""
+
+import importlib
+from typing import Any, NamedTuple
+
+from experiments.reproduction.scales import SCALES
+from experiments.reproduction.targets import TARGETS, Column, Row
+from l2rw_jax.training import ConfigError
+
+
+class Cell(NamedTuple):
+    """What a row is in a column.
+
+    Attributes:
+      row: the row.
+      column: the column.
+      runs: its runs' folders; none where it is quoted.
+    """
+
+    row: Row
+    column: Column
+    runs: tuple[str, ...]
+
+
+class Plan(NamedTuple):
+    """A target at a scale.
+
+    Attributes:
+      target: its name.
+      scale: its name.
+      cells: one for each row of each column, in the order of the rows.
+      runs: ``{folder: config}``; rows with "+ FT" and without are the same run, and so are those
+        of other targets with the same setting.
+    """
+
+    target: str
+    scale: str
+    cells: list[Cell]
+    runs: dict[str, Any]
+
+
+def make_plan(target_name, scale_name, *, rows=None, columns=None, seeds=None):
+    """Expands a target.
+
+    Args:
+      target_name: one of ``TARGETS``.
+      scale_name: one of ``SCALES``.
+      rows: labels of the rows to keep; None: all.
+      columns: labels of the columns to keep; None: the scale's.
+      seeds: how many; None: the scale's.
+
+    Returns:
+      The ``Plan``.
+
+    Raises:
+      ConfigError: a label is none of the target's.
+    """
+    target = TARGETS[target_name]
+    scale = SCALES[scale_name][target.family]
+    _check_labels("--rows", rows, target.rows)
+    _check_labels("--columns", columns, target.columns)
+    labels = columns or target.fewer.get(scale_name)
+    cells: list[Cell] = []
+    runs: dict[str, Any] = {}
+    for row in target.rows:
+        for column in target.columns:
+            if (rows and row.label not in rows) or (labels and column.label not in labels):
+                continue
+            made = _runs(row, column, scale, target.family, seeds) if row.method else {}
+            made = {f"{scale_name}/{folder}": config for folder, config in made.items()}
+            cells.append(Cell(row, column, tuple(made)))
+            runs |= made
+    return Plan(target_name, scale_name, cells, runs)
+
+
+def _check_labels(flag, labels, known):
+    takes = [each.label for each in known]
+    for label in labels or ():
+        if label not in takes:
+            raise ConfigError(f"{flag}: got {label!r}; takes some of {', '.join(takes)}.")
+
+
+def _runs(row, column, scale, family, seeds):
+    """The runs of a cell, ``{folder: config}``."""
+    count = row.seeds or seeds or scale.seeds
+    replicas = count if scale.replicas else 1
+    runs = {}
+    for seed in range(0, count, replicas):
+        config = importlib.import_module(f"configs.{column.config}").get_config(scale.variant)
+        short = scale.short if row.short else {}
+        config.update_from_flattened_dict(scale.fields | short | column.fields | row.fields)
+        config.clean_batch_size = min(config.clean_batch_size, config.clean_size)
+        config.checkpoint_every = config.log_every  # what a stop costs at most
+        config.method, config.seed, config.replicas = row.method, seed, replicas
+        if _is_finetuned(family, row):
+            config.finetune_steps = scale.finetune_steps
+        setting = f"{config.dataset}-share{config.imbalance.share:g}-noise{config.noise.ratio:g}"
+        setting += f"-clean{config.clean_size}"
+        method = row.method + ("-es" if row.short else "")
+        name = f"seed{seed}" if replicas == 1 else f"seeds{seed}-{seed + replicas - 1}"
+        runs[f"{family}/{setting}/{method}/{name}"] = config
+    return runs
+
+
+def _is_finetuned(family, row):
+    """Whether any target of the protocol has this row with "+ FT"."""
+    return any(
+        other.finetune and (other.method, other.short) == (row.method, row.short)
+        for target in TARGETS.values()
+        if target.family == family
+        for other in target.rows
+    )

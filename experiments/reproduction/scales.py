@@ -1,0 +1,81 @@
+"""The paper's protocols in numbers, and reduced ones, as data."""
+
+from typing import Any, NamedTuple
+
+
+class Scale(NamedTuple):
+    """A protocol's size.
+
+    Attributes:
+      seeds: how many.
+      fields: config fields over the config file's, whose defaults are the paper's protocol.
+      short: those of the shorter schedule besides, "+ ES".
+      finetune_steps: steps on the clean set, "+ FT".
+      variant: of the config file.
+      replicas: whether the seeds train side by side as one program.
+      seconds: measured seconds of a step, l2rw's and the others'; None: unknown.
+      gigabytes: measured peak memory of a process; None: unknown.
+    """
+
+    seeds: int
+    fields: dict[str, Any] = {}  # noqa: RUF012 - a NamedTuple's default, never written to
+    short: dict[str, Any] = {}  # noqa: RUF012 - a NamedTuple's default, never written to
+    finetune_steps: int = 0
+    variant: str = ""
+    replicas: bool = False
+    seconds: dict[str, float] | None = None
+    gigabytes: float | None = None
+
+
+_SMOKE = {"model": "mlp-16", "steps": 8, "log_every": 2, "eval_every": 4}
+_CPU = {
+    "model": "resnet-8",
+    "batch_size": 50,
+    "clean_batch_size": 50,
+    "steps": 800,
+    "boundaries": (500, 650),
+    "val_size": 500,
+    "log_every": 50,
+    "eval_every": 200,
+}
+
+SCALES = {
+    "paper": {
+        "imbalance": Scale(
+            10, {"log_every": 500, "eval_every": 500}, variant="paper", replicas=True
+        ),
+        "uniform": Scale(5, finetune_steps=5000, replicas=True),
+        "background": Scale(
+            5,
+            short={"steps": 60_000, "boundaries": (40_000, 50_000)},
+            finetune_steps=5000,
+            replicas=True,
+        ),
+    },
+    "cpu": {
+        "imbalance": Scale(
+            5,
+            {"steps": 500, "learning_rate": 5e-3, "log_every": 50, "eval_every": 250},
+            seconds={"l2rw": 0.1, "other": 0.06},
+            gigabytes=0.8,
+        ),
+        "uniform": Scale(
+            3,
+            _CPU | {"model": "wrn-10-1", "dropout": 0.0, "clean_size": 200},
+            finetune_steps=100,
+        ),
+        "background": Scale(
+            3,
+            _CPU,
+            short={"steps": 550, "boundaries": (350, 450)},
+            finetune_steps=100,
+            seconds={"l2rw": 0.3, "other": 0.13},
+            gigabytes=1.5,
+        ),
+    },
+    "smoke": {
+        "imbalance": Scale(2, _SMOKE, variant="smoke", replicas=True),
+        "uniform": Scale(2, _SMOKE, finetune_steps=2, variant="smoke"),
+        "background": Scale(2, _SMOKE, short={"steps": 4}, finetune_steps=2, variant="smoke"),
+    },
+}

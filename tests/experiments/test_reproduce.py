@@ -1,0 +1,303 @@
+"""From a target to its runs, and from finished runs to tables; and whole targets at smoke scale."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from experiments.reproduction import report
+from experiments.reproduction.expand import make_plan
+from experiments.reproduction.scales import SCALES
+from experiments.reproduction.targets import TARGETS
+from l2rw_jax import reports
+from l2rw_jax.training import validate
+from l2rw_jax.training import workdir as files
+
+ROOT = Path(__file__).parents[2]
+PROGRAM = "from experiments import cli, reproduce; cli.run(reproduce.main, required=['target'])"
+# So many small chunks that a kill finds the run in the middle.
+LONG = (
+    "from experiments.reproduction.scales import SCALES; scale = SCALES['smoke']['imbalance']; "
+    "scale.fields.update(steps=2000, log_every=10, eval_every=100); "
+)
+ABOUT = {
+    "command": "the command",
+    "note": "A note.",
+    "device": "a device",
+    "versions": {"jax": "0"},
+}
+
+
+def _start(*arguments, before=""):
+    return subprocess.Popen(
+        [sys.executable, "-c", before + PROGRAM, *map(str, arguments)],
+        cwd=ROOT,
+        env=os.environ | {"XLA_FLAGS": ""},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def _run(*arguments, **options):
+    process = _start(*arguments, **options)
+    out, err = process.communicate(timeout=600)
+    return process.returncode, out, err
+
+
+def _cells(plan):
+    return {(cell.row.label, cell.column.label): cell for cell in plan.cells}
+
+
+@pytest.mark.parametrize("scale", SCALES)
+@pytest.mark.parametrize("target", TARGETS)
+def test_every_target_has_runs_that_are_valid_at_every_scale(target, scale):
+    plan = make_plan(target, scale)
+    assert plan.runs
+    for config in plan.runs.values():
+        validate(config)
+        assert config.checkpoint_every == config.log_every
+    for cell in plan.cells:
+        assert bool(cell.runs) == bool(cell.row.method)
+        assert len(cell.row.paper) in (0, len(TARGETS[target].columns))
+
+
+def test_the_paper_s_protocol_is_what_the_paper_says():
+    runs, cells = make_plan("table2", "paper").runs, _cells(make_plan("table2", "paper"))
+    ours = runs[cells["Ours", "CIFAR-10"].runs[0]]
+    assert (ours.model, ours.noise.kind, ours.noise.ratio) == ("resnet-32", "background", 0.4)
+    assert (ours.steps, ours.boundaries, ours.learning_rate) == (80_000, (40_000, 60_000), 0.1)
+    assert (ours.batch_size, ours.clean_batch_size, ours.clean_size) == (100, 100, 100)
+    assert (ours.replicas, ours.seed, ours.val_size, ours.weight_decay) == (5, 0, 5000, 2e-4)
+    assert runs[cells["Ours", "CIFAR-100"].runs[0]].clean_size == 1000
+    plan = make_plan("table1", "paper")
+    ours = plan.runs[_cells(plan)["Ours", "CIFAR-100"].runs[0]]
+    assert (ours.dataset, ours.model, ours.dropout) == ("cifar100", "wrn-28-10", 0.3)
+    assert (ours.steps, ours.boundaries, ours.clean_size) == (60_000, (40_000, 50_000), 1000)
+    plan = make_plan("figure3", "paper")
+    ours = plan.runs[_cells(plan)["Ours", "0.995"].runs[0]]
+    assert (ours.steps, ours.learning_rate, ours.replicas) == (8000, 1e-3, 10)
+    assert (ours.clean_size, ours.imbalance.total) == (10, 5000)
+
+
+def test_es_is_the_shorter_schedule_and_ft_the_same_run_some_steps_longer():
+    plan = make_plan("table2", "paper")
+    cells = {label: cell.runs for (label, column), cell in _cells(plan).items() if "0" in column}
+    assert cells["Baseline"] == cells["Baseline + FT"] != cells["Baseline + ES"]
+    assert cells["Baseline + ES"] == cells["Baseline + ES + FT"]
+    for label, folders in cells.items():
+        config = plan.runs[folders[0]]
+        short = (60_000, (40_000, 50_000)), (80_000, (40_000, 60_000))
+        assert (config.steps, config.boundaries) == short["ES" not in label], label
+    tuned = {label for label, (folder, *_) in cells.items() if plan.runs[folder].finetune_steps}
+    assert {label for label in cells if "FT" in label} < tuned
+    assert not tuned & {"Random", "Ours", "Clean only", "S-Model", "Reed-Soft + ES"}
+    assert {plan.runs[cells[label][0]].finetune_steps for label in tuned} == {5000}
+
+
+def test_targets_share_their_runs():
+    runs = {
+        name: make_plan(name, "cpu").runs for name in ("table2", "figure5", "figure6", "figure7")
+    }
+    assert runs["figure7"].keys() <= runs["table2"].keys()
+    for name in ("figure5", "figure6"):
+        shared = runs[name].keys() & runs["table2"].keys()
+        assert shared
+        assert all(runs[name][folder] == runs["table2"][folder] for folder in shared)
+
+
+def test_seeds_are_replicas_where_a_scale_says_so_and_runs_of_their_own_elsewhere():
+    (folder,) = make_plan("figure3", "paper", rows=["Ours"], columns=["0.9"]).runs
+    assert folder.endswith("l2rw/seeds0-9")
+    runs = make_plan("figure3", "cpu", rows=["Ours"], columns=["0.9"], seeds=2).runs
+    assert [config.seed for config in runs.values()] == [0, 1]
+
+
+def _pretend(workdir, folder, config, lines, **result):
+    """Writes the files of a finished run."""
+    path = Path(workdir, folder)
+    path.mkdir(parents=True)
+    files.write_json(path / "config.json", config.to_dict())
+    for line in lines:
+        files.append_metrics(path, {"steps_per_second": 2.0} | line)
+    files.write_json(path / "result.json", result)
+
+
+def test_what_comes_after_the_main_phase_counts_with_ft_only(tmp_path):
+    plan = make_plan("table2", "cpu", rows=["Baseline", "Baseline + FT"])
+    values = iter([(0.5, 0.4, 0.7), (0.6, 0.3, 0.6), (0.4, 0.2, 0.8)])
+    for folder, config in plan.runs.items():
+        first, last, tuned = next(values)
+        lines = [
+            {"step": 250, "test_accuracy": first},
+            {"step": config.steps, "test_accuracy": last},
+            {"step": config.steps + config.finetune_steps, "test_accuracy": tuned},
+        ]
+        _pretend(tmp_path, folder, config, lines)
+    without, tuned = report.summarize(plan, tmp_path, report.finished(plan, tmp_path))
+    np.testing.assert_allclose(without["last"]["values"], [40, 30, 20])
+    np.testing.assert_allclose(without["best"]["values"], [50, 60, 40])
+    np.testing.assert_allclose(tuned["last"]["values"], [70, 60, 80])
+    mean, half = reports.mean_interval([40.0, 30.0, 20.0])
+    assert without["last"]["mean"] == pytest.approx(mean)
+    assert without["last"]["ci95"] == pytest.approx(half)
+    table = report.table([without, tuned])
+    assert f"| Baseline | {mean:.2f} ± {half:.2f} | 50.00 ± " in table
+    assert "| 59.54 ± 2.16 | 3 |" in table and "| 82.82 ± 0.93 | 3 |" in table
+    assert without["seconds"] == 3 * 50 / 2  # three lines of log_every steps, two a second
+
+
+def test_replicas_are_seeds_and_errors_are_what_accuracy_lacks(tmp_path):
+    plan = make_plan("figure3", "paper", rows=["Ours"], columns=["0.9"], seeds=2)
+    ((folder, config),) = plan.runs.items()
+    lines = [
+        {"step": 4000, "test_accuracy": [0.1, 0.1], "test_balanced_accuracy": [0.9, 0.99]},
+        {"step": 8000, "test_accuracy": [0.1, 0.1], "test_balanced_accuracy": [0.8, 0.6]},
+    ]
+    _pretend(tmp_path, folder, config, lines)
+    (entry,) = report.summarize(plan, tmp_path, report.finished(plan, tmp_path))
+    np.testing.assert_allclose(entry["last"]["values"], [20, 40])
+    np.testing.assert_allclose(entry["best"]["values"], [10, 1])
+
+
+def test_a_report_says_what_is_quoted_what_is_missing_and_of_what_size(tmp_path):
+    plan = make_plan("table1", "cpu", rows=["MentorNet", "Random", "Ours"])
+    done = [folder for folder in plan.runs if "random" in folder][:2]
+    for folder in done:
+        lines = [{"step": 800, "test_accuracy": 0.5}]
+        _pretend(tmp_path, folder, plan.runs[folder], lines, device="a device")
+    text = report.write(plan, tmp_path, tmp_path / "out", ABOUT)
+    assert (tmp_path / "out.md").read_text() == text
+    assert "| MentorNet | quoted, not run | - | 76.6 | 0 | - |" in text
+    assert "| Random | 50.00 ± 0.00 | 50.00 ± 0.00 | 86.06 ± 0.32 | 2 |" in text
+    assert "| Ours | - | - | 86.92 ± 0.19 | 0 | - |" in text
+    assert "Incomplete: 2 of 6 runs are done." in text
+    assert "reduced, not the paper's protocol: wrn-10-1, float32, 800 steps" in text
+    assert "`the command`, on a device" in text and "A note." in text
+    stored = json.loads((tmp_path / "out.json").read_text())
+    assert [run["folder"] for run in stored["runs"]] == done
+    assert stored["runs"][0]["device"] == "a device" and stored["note"] == "A note."
+
+
+@pytest.mark.parametrize("target", ["figure6", "figure7"])
+def test_figures_are_drawn_of_what_is_there(target, tmp_path):
+    plan = make_plan(target, "cpu", rows=["Baseline", "Ours"])
+    for folder, config in plan.runs.items():
+        lines = [
+            {"step": 50, "train_accuracy": 0.2},
+            {"step": 500, "train_accuracy": 0.4, "val_accuracy": 0.3, "test_accuracy": 0.5},
+        ]
+        if "l2rw" in folder or "noise0.4" in folder:
+            _pretend(tmp_path, folder, config, lines)
+    report.write(plan, tmp_path, tmp_path / "out", ABOUT)
+    assert (tmp_path / "out.png").stat().st_size > 10_000
+    if target == "figure7":
+        curves = json.loads((tmp_path / "out.json").read_text())["curves"]
+        assert curves["Ours"]["training"] == {"50": [20] * 3, "500": [40] * 3}
+        assert curves["Ours"]["hyper-validation"] == {"500": [30] * 3}
+
+
+COMMITTED = [
+    path
+    for path in sorted((ROOT / "results").glob("*.json"))
+    if "target" in json.loads(path.read_text())
+]
+
+
+@pytest.mark.parametrize("path", COMMITTED, ids=lambda path: path.stem)
+def test_a_committed_table_follows_from_its_values(path):
+    stored = json.loads(path.read_text())
+    assert report.table(stored["summary"]) in path.with_suffix(".md").read_text()
+    for entry in stored["summary"]:
+        for kind in ("last", "best"):
+            mean, ci95 = reports.mean_interval(entry[kind]["values"] or [None])
+            assert entry[kind]["mean"] == pytest.approx(mean)
+            assert entry[kind]["ci95"] == pytest.approx(ci95)
+
+
+def test_a_dry_run_says_what_it_would_run_and_writes_nothing(tmp_path):
+    code, out, err = _run(
+        "--target=figure3", "--scale=cpu", "--dry-run", f"--workdir={tmp_path}", "--rows=Ours"
+    )
+    assert code == 0, err
+    assert "cpu/imbalance/mnist-share0.995-noise0-clean10/l2rw/seed4: 0 of" in out
+    assert "15 runs; time left: about" in out
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("argument", "message"),
+    [
+        ("--rows=Our", "--rows: got 'Our'; takes some of Baseline, Baseline + ES"),
+        ("--columns=0.99", "--columns: got '0.99'; takes some of CIFAR-10, CIFAR-100."),
+        ("--shard=2/2", "--shard: got '2/2'; takes I/N"),
+        ("--target=table3", "table3"),
+    ],
+)
+def test_a_mistake_is_one_line(argument, message, tmp_path):
+    code, _, err = _run("--target=table2", f"--workdir={tmp_path}", argument)
+    assert code == 2
+    lines = [line for line in err.splitlines() if not line.startswith("compiled programs")]
+    assert message in lines[0] and len(lines) == 1
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("target", TARGETS)
+def test_every_target_runs_at_smoke_scale_and_only_once(target, tmp_path):
+    arguments = [f"--target={target}", f"--workdir={tmp_path}/runs", f"--output={tmp_path}/out"]
+    halves = [_start(*arguments, f"--shard={i}/2") for i in range(2)]
+    for process in halves:
+        _, err = process.communicate(timeout=600)
+        assert process.returncode == 0, err
+    stamps = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("result.json")}
+    assert len(stamps) == len(make_plan(target, "smoke").runs)
+    code, out, err = _run(*arguments)
+    assert code == 0, err
+    assert "Incomplete" not in out and "± " in out
+    assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("result.json")} == stamps
+    stored = json.loads((tmp_path / "out.json").read_text())
+    assert all(entry["seeds"] or entry["quoted"] for entry in stored["summary"])
+    assert (tmp_path / "out.png").exists() == target.startswith("figure")
+
+
+@pytest.mark.slow
+def test_killed_anywhere_and_started_again_it_goes_on_from_the_last_chunks(tmp_path):
+    run = "smoke/imbalance/*/l2rw/seeds0-1"
+
+    def arguments(name):
+        where = [f"--workdir={tmp_path / name}", f"--output={tmp_path / name}-out"]
+        return ["--target=figure3", "--rows=Ours", "--columns=0.9", *where]
+
+    def metrics(name):
+        (path,) = (tmp_path / name).glob(f"{run}/metrics.jsonl")
+        lines = path.read_text().splitlines()
+        return [json.loads(line) | {"steps_per_second": None} for line in lines]
+
+    process = _start(*arguments("killed"), before=LONG)
+    deadline = time.monotonic() + 300
+    while time.monotonic() < deadline and process.poll() is None:
+        paths = list((tmp_path / "killed").glob(f"{run}/metrics.jsonl"))
+        if paths and paths[0].read_text().count("\n") > 10:
+            break
+        time.sleep(0.02)
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+    reached = metrics("killed")[-1]["step"]
+    paths = (tmp_path / "killed").glob(f"{run}/checkpoints/*")
+    saved = [int(path.name) for path in paths if path.name.isdigit()]
+    assert 100 < reached < 2000
+    # The running chunk is lost, and the one before if its checkpoint was still being written; one
+    # more if these tiny chunks come faster than checkpoints are written.
+    assert max(saved) >= reached - 20
+    for name in ("killed", "whole"):
+        code, _, err = _run(*arguments(name), before=LONG)
+        assert code == 0, err
+    assert metrics("killed") == metrics("whole")
+    stored = [json.loads(Path(f"{tmp_path / n}-out.json").read_text()) for n in ("killed", "whole")]
+    assert stored[0]["summary"][0]["last"] == stored[1]["summary"][0]["last"]
