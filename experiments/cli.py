@@ -56,9 +56,9 @@ def _start(main):
     if given or DISTRIBUTED.value:
         join(*(cluster[name] for name in _CLUSTER))
     folder = compilation_cache()
-    if folder:
-        print(f"compiled programs are kept in {folder}", file=sys.stderr)
     main()
+    if folder:
+        print(f"compiled programs are kept in {folder} for the next run", file=sys.stderr)
 
 
 def join(coordinator=None, num_processes=None, process_id=None):

@@ -118,5 +118,5 @@ def _restore(checkpoints, step, state):
 def _checksum(state):
     checksum = 0
     for leaf in jax.tree.leaves(state):
-        checksum = zlib.crc32(np.ascontiguousarray(leaf), checksum)
+        checksum = zlib.crc32(np.ascontiguousarray(leaf).view(np.uint8).data, checksum)
     return checksum

@@ -24,7 +24,7 @@ def stop_on_signal() -> Iterator[Callable[[], bool]]:
     no handlers, none is ever asked for.
     """
     came: list = []
-    before = {}
+    before: dict = {}
 
     def handle(number, frame):
         del frame

@@ -193,9 +193,10 @@ def summarize_steps(metrics):
 
 def _reason_to_end(config, workdir, step, metrics, asked):
     """The exception to end the run with after this step; None to go on."""
-    bad = np.atleast_2d(metrics["bad_in_a_row"]).max(0) >= config.max_bad_steps
-    if bad.any():
-        first = step - config.log_every + 1 + int(np.argmax(bad))
+    row = np.atleast_2d(metrics["bad_in_a_row"]).max(0)
+    if (row >= config.max_bad_steps).any():
+        at = int(np.argmax(row >= config.max_bad_steps))
+        first = step - config.log_every + 1 + at + 1 - int(row[at])
         return RunError(
             f"step {first}: the loss, the gradient or all scores were not finite for "
             f"{config.max_bad_steps} steps in a row (config.max_bad_steps); the parameters before "

@@ -151,6 +151,8 @@ def test_a_checkpoint_that_cannot_be_written_is_one_line(tmp_path, monkeypatch):
         raise ValueError("RESOURCE_EXHAUSTED: Error writing: No space left on device [...]")
 
     monkeypatch.setattr(checkpoints, "save", full)
-    with pytest.raises(RunError, match=r"written \(No space left on device\); make room and run the same"):
+    with pytest.raises(
+        RunError, match=r"written \(No space left on device\); make room and run the same"
+    ):
         checkpoint.save(checkpoints, _state(20))
     jax.tree.map(np.testing.assert_array_equal, _restore(tmp_path), _state(10))
