@@ -68,7 +68,11 @@ def join(coordinator=None, num_processes=None, process_id=None):
     """
     try:
         jax.distributed.initialize(
-            coordinator, num_processes, process_id, heartbeat_timeout_seconds=30
+            coordinator,
+            num_processes,
+            process_id,
+            heartbeat_timeout_seconds=30,
+            shutdown_timeout_seconds=30,
         )
     except (RuntimeError, ValueError) as error:
         reason = str(error).splitlines()[0]

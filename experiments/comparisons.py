@@ -66,7 +66,7 @@ def prepare(stack, config, per_call, steps, lead=0):
     run_data, model, optimizer = check(config)
     state, key = loop.initial_state(config, model, optimizer, run_data)
     engine = make_engine(config, num_steps=per_call)
-    images = stack.enter_context(loop._images(config, engine, run_data, key, 0))
+    images = stack.enter_context(loop.open_images(config, engine, run_data, key, 0))
     if config.stream:
         run_data = without_train_images(run_data)
     state, *others = engine.put((state, run_data, key))

@@ -69,7 +69,8 @@ def main():
         print(f"[{number}/{len(own)}] {folder}: {outcome}", flush=True)
     command = shlex.join(["python", "-m", "experiments.reproduce", *sys.argv[1:]])
     about = {"command": command, "note": NOTE.value, **files.environment()}
-    print("\n" + report.write(plan, workdir, output, about))
+    if jax.process_index() == 0:
+        print("\n" + report.write(plan, workdir, output, about))
     if failed:
         raise RunError(f"{len(failed)} runs could not go on, the others are done: {failed}")
 

@@ -12,6 +12,7 @@ import shlex
 import sys
 from pathlib import Path
 
+import jax
 import numpy as np
 from absl import flags
 
@@ -48,7 +49,8 @@ def main():
             accuracy = f"test accuracy {result['test_accuracy']:.1%}"
             print(f"[{len(results) + 1}/{len(runs)}] {runs[len(results)][1]}: {accuracy}")
             results.append(result | ({field: config_value(config, field)} if field else {}))
-    print("\n" + report(results, [folder for _, folder in runs], field))
+    if jax.process_index() == 0:
+        print("\n" + report(results, [folder for _, folder in runs], field))
 
 
 def parse_sweep(text, config):
@@ -62,8 +64,10 @@ def parse_sweep(text, config):
     field, _, listed = text.partition("=")
     known = files.flatten(config.to_dict())
     check_name(f"--sweep={field}", field, known)
-    if field in ("method", "seed"):
-        raise ConfigError(f"--sweep: got {field}; takes another field: --{field}s is its own flag.")
+    if field in ("method", "seed", "replicas"):
+        raise ConfigError(
+            f"--sweep: got {field}; takes another field: there are --methods and --seeds."
+        )
     values: list = listed.split(",")
     try:
         if not isinstance(known[field], str):

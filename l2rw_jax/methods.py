@@ -66,7 +66,7 @@ def random(per_example_loss_fn, clean_loss_fn, *, rng, axis_name=None):
     def gaussian(losses, batch):
         del batch
         size = len(losses) * (1 if axis_name is None else jax.lax.axis_size(axis_name))
-        return _own_part(jax.random.normal(rng, (size,), losses.dtype), len(losses), axis_name)
+        return own_part(jax.random.normal(rng, (size,), losses.dtype), axis_name)
 
     return _weighted(per_example_loss_fn, gaussian, axis_name)
 
@@ -91,13 +91,12 @@ def hard_mining(per_example_loss_fn, clean_loss_fn, *, rng, axis_name=None):
 
     def hardest(losses, batch):
         major = batch["label"] == jnp.argmax(batch["label_counts"])
-        size = len(losses)
         if axis_name is not None:  # which losses are the highest is the whole batch's matter
             losses, major = jax.lax.all_gather((losses, major), axis_name, tiled=True)
         order = jnp.argsort(jnp.where(major, -losses, jnp.inf))
         place = jnp.zeros_like(order).at[order].set(jnp.arange(len(order), dtype=order.dtype))
         chosen = ~major | (place < jnp.maximum(jnp.sum(~major), 1))
-        return _own_part(chosen.astype(losses.dtype), size, axis_name)
+        return own_part(chosen.astype(losses.dtype), axis_name)
 
     return _weighted(per_example_loss_fn, hardest, axis_name)
 
@@ -183,8 +182,9 @@ def _weighted(per_example_loss_fn, scores_fn, axis_name):
     return value_and_grad
 
 
-def _own_part(whole, size, axis_name):
-    """This part, of ``size`` examples, of an array ``[b]`` for the whole batch."""
+def own_part(whole, axis_name):
+    """This device's part of an array ``[b]`` for the whole batch, which ``axis_name`` divides."""
     if axis_name is None:
         return whole
+    size = len(whole) // jax.lax.axis_size(axis_name)
     return jax.lax.dynamic_slice_in_dim(whole, jax.lax.axis_index(axis_name) * size, size)

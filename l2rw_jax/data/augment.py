@@ -107,11 +107,15 @@ def sample_balanced(key: jax.Array, labels: jax.Array, counts: jax.Array, size: 
     >>> 400 < int((rows == 7).sum()) < 600
     True
     """
-    cumulative = jnp.cumsum(1 / counts[labels])
-    draws = jax.random.uniform(key, (size,)) * cumulative[-1]
-    # The last bin takes a draw that rounding puts on its edge.
-    rows = jnp.searchsorted(cumulative, draws, side="right")
-    return jnp.minimum(rows, len(labels) - 1).astype(jnp.int32)
+    # In integers alone: a stream draws the same rows by another program, which may round otherwise.
+    counts = counts.astype(jnp.int32)
+    class_key, member_key = jax.random.split(key)
+    present = jnp.argsort(counts == 0, stable=True)  # classes without examples last
+    drawn = present[jax.random.randint(class_key, (size,), 0, jnp.sum(counts > 0))]
+    members = jnp.argsort(labels, stable=True)  # class by class
+    first = jnp.cumsum(counts) - counts
+    rows = members[first[drawn] + jax.random.randint(member_key, (size,), 0, counts[drawn])]
+    return rows.astype(jnp.int32)
 
 
 def sample_without_replacement(key: jax.Array, n: int, size: int) -> jax.Array:

@@ -67,12 +67,12 @@ def stream(
     batches = grain.MapDataset.range(start * num_steps, stop * num_steps).map(read)
     on_device = batches.to_iter_dataset(options).batch(num_steps).map(put)
     iterator = iter(grain.experimental.ThreadPrefetchIterDataset(on_device, prefetch_buffer_size=1))
-    iterator.start_prefetch()
     return _until_closed(iterator)
 
 
 def _until_closed(iterator: Any) -> Iterator[Any]:
     # Lets go of Grain's iterator when closed: one that outlives its use complains at exit.
+    iterator.start_prefetch()
     try:
         yield from iterator
     finally:

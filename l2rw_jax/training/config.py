@@ -63,7 +63,7 @@ def default_config():
     config.steps = 3000
     config.optimizer = "sgd(momentum=0.9)"  # any of Optax, with its arguments but the rate
     config.learning_rate = 0.1
-    config.boundaries = ()  # steps after which the learning rate is a tenth
+    config.boundaries = ()  # (good) steps after which the learning rate is a tenth
     config.weight_decay = 0.0  # L2 on kernels, in the gradient
     config.clip_norm = 0.0  # largest norm of the weighted gradient; 0: unlimited
     config.val_weight_decay = 0.0  # L2 on kernels in the clean loss, as the authors' code has it
@@ -177,6 +177,12 @@ def _check_scale(config):
         "config.replicas",
         config.replicas,
         "1 where config.parallel or config.stream is set",
+    )
+    _require(
+        jax.process_count() == 1 or config.parallel != "none",
+        "config.parallel",
+        config.parallel,
+        "pmap or shard_map where several processes run",
     )
     devices = jax.device_count() if config.parallel != "none" else 1
     parts = devices * config.micro_batches

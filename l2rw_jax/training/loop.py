@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import tqdm
+from jax.experimental import multihost_utils
 
 from l2rw_jax import data
 from l2rw_jax.methods import get_method
@@ -19,11 +20,14 @@ from l2rw_jax.training import workdir as files
 from l2rw_jax.training.compile import compile_evaluate, compile_run, steps_per_call
 from l2rw_jax.training.config import ConfigError, RunError, validate
 from l2rw_jax.training.interrupt import Stopped, stop_on_signal
-from l2rw_jax.training.metrics import noise_auroc
+from l2rw_jax.training.metrics import noise_auroc, summarize_steps
 from l2rw_jax.training.parallel import AXIS, make_engine
 from l2rw_jax.training.prepare import prepare_replicas, without_train_images
 from l2rw_jax.training.state import create_state, initial_transition, make_optimizer, mean_weights
 from l2rw_jax.training.step import make_rows
+
+# No step reads them: they need not lie on every device.
+_ONLY_EVALUATED: dict = {"test_images": None, "test_labels": None}
 
 
 def train_and_evaluate(config, workdir):
@@ -32,7 +36,8 @@ def train_and_evaluate(config, workdir):
     Args:
       config: fields as ``default_config`` has them.
       workdir: folder of the run. One that holds this run's result is left as it is; one that
-        holds its checkpoints goes on from the newest, bit for bit as if never stopped.
+        holds its checkpoints goes on from the newest: on the same devices bit for bit as if never
+        stopped.
 
     Returns:
       The result, a dict, as in result.json; of replicas, figures are lists.
@@ -49,6 +54,9 @@ def train_and_evaluate(config, workdir):
     run_data, model, optimizer = check(config)
     writes = jax.process_index() == 0
     with files.locked(workdir) if writes else contextlib.nullcontext(), stop_on_signal() as asked:
+        result = files.check_workdir(workdir, config)  # again: another process may have been here
+        if result is not None:
+            return result
         try:
             if writes:
                 files.write_json(f"{workdir}/{files.CONFIG}", config.to_dict())
@@ -66,21 +74,22 @@ def _train(config, workdir, run_data, model, optimizer, asked, writes):
     checkpoints = checkpoint.open_checkpoints(workdir, config.keep_checkpoints)
     state, key = initial_state(config, model, optimizer, run_data)
     state = checkpoint.restore_newest(checkpoints, jax.device_get(state))
-    start = int(np.max(state.step))
+    start = _agreed(int(np.max(state.step)))
     evaluations = _earlier_evaluations(workdir, start, writes)
     last = config.steps + config.finetune_steps
 
     started = time.perf_counter()
     engine = make_engine(config, num_steps=steps_per_call(config))
-    with _images(config, engine, run_data, key, start) as images:
-        if config.stream:
-            run_data = without_train_images(run_data)
-        state, *others = engine.put((state, run_data, key))
-        evaluate = compile_evaluate(config, model, engine, state, run_data)
-        programs = [compile_run(config, model, optimizer, engine, (state, *others), images)]
+    with open_images(config, engine, run_data, key, start) as images:
+        on_host = without_train_images(run_data) if config.stream else run_data
+        state, *others = engine.put((state, on_host._replace(**_ONLY_EVALUATED), key))
+        compile_ = functools.partial(
+            compile_run, config, model, optimizer, engine, (state, *others)
+        )
+        train = compile_(images)
         if config.finetune_steps:
-            again = (state, *others), itertools.repeat(None)
-            programs.append(compile_run(config, model, optimizer, engine, *again, finetune=True))
+            finetune = compile_(itertools.repeat(None), finetune=True)
+        evaluate = compile_evaluate(config, model, engine, state, on_host)
         compile_seconds = time.perf_counter() - started
 
         seconds = 0.0
@@ -88,7 +97,7 @@ def _train(config, workdir, run_data, model, optimizer, asked, writes):
         with tqdm.tqdm(**progress, disable=None if writes else True) as bar:
             for step in range(start + config.log_every, last + 1, config.log_every):
                 started = time.perf_counter()
-                state, metrics = programs[step > config.steps](state)
+                state, metrics = (train if step <= config.steps else finetune)(state)
                 elapsed = time.perf_counter() - started
                 seconds += elapsed
                 line = {"step": step} | summarize_steps(metrics)
@@ -118,7 +127,20 @@ def _train(config, workdir, run_data, model, optimizer, asked, writes):
     if writes:
         files.write_weights(workdir, mean_weights(state), state.weight_count, run_data.corrupted)
         files.write_json(f"{workdir}/{files.RESULT}", result)
+    if jax.process_count() > 1:  # what comes next may read it
+        multihost_utils.sync_global_devices("result")
     return files.to_json(result)
+
+
+def _agreed(start):
+    """The step to go on from, which must be the same in all processes."""
+    if jax.process_count() > 1:
+        starts = multihost_utils.process_allgather(np.array(start)).tolist()
+        if len(set(starts)) > 1:
+            raise RunError(
+                f"the processes read checkpoints of different steps, {starts}: try again."
+            )
+    return start
 
 
 def _progress(line, evaluations):
@@ -130,8 +152,16 @@ def _progress(line, evaluations):
 
 
 @contextlib.contextmanager
-def _images(config, engine, run_data, key, start):
-    """An iterator over the images of the compiled calls to come, or over None if none are sent."""
+def open_images(config, engine, run_data, key, start):
+    """An iterator over the images of the compiled calls from step ``start`` on.
+
+    Args:
+      config: a validated config; without ``config.stream`` nothing is sent, and None comes.
+      engine: the ``Engine``.
+      run_data: the data on the host, all images included.
+      key: the steps' key.
+      start: steps that are done already, a multiple of ``config.log_every``.
+    """
     if not config.stream:
         yield itertools.repeat(None)
         return
@@ -169,38 +199,17 @@ def initial_state(config, model, optimizer, run_data):
     return jax.vmap(create, in_axes=(0, None, 0))(seeds, num_train, run_data.confusion)
 
 
-def summarize_steps(metrics):
-    """One line of metrics of many steps': means over the finite values, and some extremes.
-
-    Args:
-      metrics: ``{name: [..., steps]}``.
-
-    Returns:
-      ``{name: [...]}``.
-    """
-    line = {}
-    with np.errstate(invalid="ignore"):  # no finite value has the mean NaN
-        for name, values in metrics.items():
-            finite = np.isfinite(values)
-            line[name] = np.sum(values, -1, where=finite) / np.sum(finite, -1)
-    del line["bad_in_a_row"]
-    return line | {
-        "bad_steps": np.sum(metrics["bad_in_a_row"] > 0, -1),
-        "grad_norm_max": np.max(metrics["grad_norm"], -1),
-        "effective_sample_size_min": np.min(metrics["effective_sample_size"], -1),
-    }
-
-
 def _reason_to_end(config, workdir, step, metrics, asked):
     """The exception to end the run with after this step; None to go on."""
-    row = np.atleast_2d(metrics["bad_in_a_row"]).max(0)
+    row = np.atleast_2d(metrics["bad_in_a_row"]).min(0)  # of replicas, while one is good it goes on
     if (row >= config.max_bad_steps).any():
         at = int(np.argmax(row >= config.max_bad_steps))
         first = step - config.log_every + 1 + at + 1 - int(row[at])
         return RunError(
             f"step {first}: the loss, the gradient or all scores were not finite for "
-            f"{config.max_bad_steps} steps in a row (config.max_bad_steps); the parameters before "
-            f"them are saved in {workdir}; try a smaller config.learning_rate, or config.clip_norm."
+            f"{config.max_bad_steps} steps in a row (config.max_bad_steps); the last good "
+            f"parameters are saved in {workdir}; try a smaller config.learning_rate or a "
+            "config.clip_norm."
         )
     last = config.steps + config.finetune_steps
     if asked and step < last:
@@ -264,7 +273,11 @@ def check(config):
     optimizer = make_optimizer(config)
     params, _ = jax.eval_shape(model.init, jax.random.key(0))
     try:
-        jax.eval_shape(lambda p: optimizer.update(p, optimizer.init(p), p), params)
+        _, opt_state = jax.eval_shape(lambda p: optimizer.update(p, optimizer.init(p), p), params)
+        if any(
+            jax.dtypes.issubdtype(x.dtype, jax.dtypes.prng_key) for x in jax.tree.leaves(opt_state)
+        ):
+            raise TypeError("its state holds a random key, which checkpoints do not take")
     except TypeError as error:  # it asks for more than gradients, or an argument is of no use
         raise ConfigError(f"config.optimizer={config.optimizer}: {error}") from error
     return run_data, model, optimizer

@@ -38,3 +38,25 @@ def noise_auroc(mean_weights, weight_counts, corrupted):
     if corrupted.all() or not corrupted.any():
         return None
     return float(metrics.roc_auc_score(corrupted, -np.asarray(mean_weights)[drawn]))
+
+
+def summarize_steps(metrics):
+    """One line of metrics of many steps': means over the finite values, and some extremes.
+
+    Args:
+      metrics: ``{name: [..., steps]}``.
+
+    Returns:
+      ``{name: [...]}``.
+    """
+    line = {}
+    with np.errstate(invalid="ignore"):  # no finite value has the mean NaN
+        for name, values in metrics.items():
+            finite = np.isfinite(values)
+            line[name] = np.sum(values, -1, where=finite) / np.sum(finite, -1)
+    del line["bad_in_a_row"]
+    return line | {
+        "bad_steps": np.sum(metrics["bad_in_a_row"] > 0, -1),
+        "grad_norm_max": np.max(metrics["grad_norm"], -1),
+        "effective_sample_size_min": np.min(metrics["effective_sample_size"], -1),
+    }

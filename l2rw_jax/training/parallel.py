@@ -60,7 +60,9 @@ def make_engine(config, *, num_steps):
 
 
 def _shard_map(num_steps):
-    mesh = jax.sharding.Mesh(np.array(jax.devices()), (AXIS,))
+    # Process by process, since each brings its columns of a batch.
+    devices = sorted(jax.devices(), key=lambda device: (device.process_index, device.id))
+    mesh = jax.sharding.Mesh(np.array(devices), (AXIS,))
     whole = NamedSharding(mesh, PartitionSpec())
     columns = PartitionSpec(AXIS) if num_steps == 1 else PartitionSpec(None, AXIS)
 
@@ -97,11 +99,10 @@ def _pmap(num_steps):
     mesh = jax.sharding.Mesh(np.array(devices), (AXIS,))
     each = NamedSharding(mesh, PartitionSpec(AXIS))  # a leading axis with an entry a device
 
-    def put(tree):
-        def copies(x):
-            return jax.device_put(jnp.stack([jnp.asarray(x)] * len(devices)), each)
-
-        return jax.tree.map(copies, tree)
+    def copies(x):
+        if jax.dtypes.issubdtype(x.dtype, jax.dtypes.prng_key):
+            return jax.random.wrap_key_data(copies(jax.random.key_data(x)))
+        return jax.device_put(np.broadcast_to(x, (len(devices), *x.shape)), each)
 
     def put_images(images):
         axis = 0 if num_steps == 1 else 1
@@ -116,4 +117,6 @@ def _pmap(num_steps):
             return program
         return program.lower(*arguments).compile()
 
-    return Engine(AXIS, compile_, put, put_images, get)
+    return Engine(
+        AXIS, compile_, lambda tree: jax.tree.map(copies, tree), put_images=put_images, get=get
+    )

@@ -1,4 +1,4 @@
-"""From a config to the data of a run: load, thin, split, corrupt, put on the device."""
+"""From a config to the data of a run, on the host: load, thin, split, corrupt."""
 
 import copy
 from typing import Any, NamedTuple

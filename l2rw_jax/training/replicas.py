@@ -1,5 +1,6 @@
 """Several seeds of one config: side by side as one program, each with a folder of its own."""
 
+import copy
 import itertools
 import json
 import shutil
@@ -10,6 +11,7 @@ import numpy as np
 from absl import logging
 
 from l2rw_jax.training import workdir as files
+from l2rw_jax.training.config import ConfigError, RunError
 from l2rw_jax.training.loop import train_and_evaluate
 from l2rw_jax.training.prepare import with_seed
 
@@ -32,60 +34,76 @@ def train_seeds(config, folders, *, together=None):
     Raises:
       ConfigError, RunError, Stopped: as ``train_and_evaluate`` does.
     """
+    if config.replicas != 1:
+        raise ConfigError(f"config.replicas: got {config.replicas}; takes 1 where seeds are given.")
+    configs = {config.seed + i: with_seed(config, config.seed + i) for i in range(len(folders))}
+    folder_of = dict(zip(configs, map(Path, folders), strict=True))
     if together is None:
         together = jax.default_backend() != "cpu"
-    configs = [with_seed(config, config.seed + i) for i in range(len(folders))]
-    alone = not together or config.parallel != "none" or config.stream
-    if not alone:
-        todo = [
-            (each.seed, folder)
-            for each, folder in zip(configs, folders, strict=True)
-            if files.check_workdir(folder, each) is None
-        ]
+    if together and config.parallel == "none" and not config.stream:
+        for path in folder_of[config.seed].parent.glob("seeds*-*"):  # trained, but not yet split
+            first, last = map(int, path.name.removeprefix("seeds").split("-"))
+            if (path / files.RESULT).exists():
+                _split(with_seed(config, first), last - first + 1, path, folder_of)
+        todo = [s for s, each in configs.items() if files.check_workdir(folder_of[s], each) is None]
         # Replicas are consecutive seeds.
-        for _, group in itertools.groupby(enumerate(todo), lambda item: item[1][0] - item[0]):
-            _train_together(config, [item for _, item in group])
+        for _, group in itertools.groupby(enumerate(todo), lambda item: item[1] - item[0]):
+            _train_together(config, [seed for _, seed in group], folder_of)
     # Those that are done already only give their result.
-    return [train_and_evaluate(each, f) for each, f in zip(configs, folders, strict=True)]
+    return [train_and_evaluate(each, folder_of[seed]) for seed, each in configs.items()]
 
 
-def _train_together(config, seeds_and_folders):
-    """Trains consecutive seeds as replicas and leaves each one's files in its folder."""
-    (first, folder), *_ = seeds_and_folders
-    if len(seeds_and_folders) == 1:
+def _train_together(config, seeds, folder_of):
+    """Trains consecutive seeds as replicas, if they fit, and leaves each one's files."""
+    if len(seeds) == 1:
         return
-    joint_config = with_seed(config, first)
-    joint_config.replicas = len(seeds_and_folders)
-    joint = Path(folder).parent / f"seeds{first}-{first + joint_config.replicas - 1}"
+    joint = folder_of[seeds[0]].parent / f"seeds{seeds[0]}-{seeds[-1]}"
+    first = with_seed(config, seeds[0])
     try:
-        train_and_evaluate(joint_config, joint)
-    except jax.errors.JaxRuntimeError as error:
-        if "RESOURCE_EXHAUSTED" not in str(error):
-            raise
-        logging.warning("%d replicas do not fit into memory: halving", joint_config.replicas)
-        shutil.rmtree(joint)
-        half = len(seeds_and_folders) // 2
-        _train_together(config, seeds_and_folders[:half])
-        _train_together(config, seeds_and_folders[half:])
+        train_and_evaluate(_replicated(first, len(seeds)), joint)
+    except RunError as error:  # one seed's end is no reason to lose the others
+        logging.warning("%s: its seeds are trained one by one: %s", joint, error)
         return
-    for i, (seed, each) in enumerate(seeds_and_folders):
-        _split(with_seed(config, seed), joint, i, each)
+    except jax.errors.JaxRuntimeError as error:
+        if "RESOURCE_EXHAUSTED" not in str(error) or any(joint.glob("checkpoints/[0-9]*")):
+            raise
+        logging.warning("%d replicas do not fit into memory: halving", len(seeds))
+        fits = False
+    else:
+        fits = True
+    if fits:
+        _split(first, len(seeds), joint, folder_of)
+        return
+    # Only here, behind the handler, is the memory of the attempt free again.
+    shutil.rmtree(joint)
+    _train_together(config, seeds[: len(seeds) // 2], folder_of)
+    _train_together(config, seeds[len(seeds) // 2 :], folder_of)
 
 
-def _split(config, joint, index, folder):
-    """Writes one replica's files, as its seed alone would have left them, the result last."""
-    Path(folder).mkdir(parents=True, exist_ok=True)
-    files.write_json(f"{folder}/{files.CONFIG}", config.to_dict())
-    lines = [_own(line, index) for line in files.read_metrics(joint)]
-    Path(folder, "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+def _replicated(config, count):
+    config = copy.deepcopy(config)
+    config.replicas = count
+    return config
+
+
+def _split(first, count, joint, folder_of):
+    """Writes the replicas' files, each as its seed alone would have left them, the result last."""
+    result = files.check_workdir(joint, _replicated(first, count))
+    lines = files.read_metrics(joint)
     with np.load(joint / "weights.npz") as arrays:
-        files.write_weights(
-            folder, *(arrays[name][index] for name in ("mean_weight", "count", "corrupted"))
-        )
-    result = json.loads((joint / files.RESULT).read_text())
-    seeds = result.pop("seeds")
-    result = {"seed": seeds[index]} | _own(result, index) | {"replicas": len(seeds)}
-    files.write_json(f"{folder}/{files.RESULT}", result)
+        weights = [arrays[name] for name in ("mean_weight", "count", "corrupted")]
+    for i in range(count):
+        config, folder = with_seed(first, first.seed + i), folder_of.get(first.seed + i)
+        if folder is None or (folder / files.RESULT).exists():
+            continue
+        folder.mkdir(parents=True, exist_ok=True)
+        files.write_json(folder / files.CONFIG, config.to_dict())
+        own = "".join(json.dumps(_own(line, i)) + "\n" for line in lines)
+        (folder / "metrics.jsonl").write_text(own)
+        files.write_weights(folder, *(each[i] for each in weights))
+        seed = {"seed": config.seed, "replicas": count}
+        figures = {name: value for name, value in result.items() if name != "seeds"}
+        files.write_json(folder / files.RESULT, seed | _own(figures, i))
 
 
 def _own(record, index):

@@ -21,8 +21,8 @@ class TrainState(NamedTuple):
       opt_state: the optimizer's state.
       weight_sum: sum of the weights that each training example got.  # shape=(n,)
       weight_count: how often each was drawn.  # shape=(n,), dtype=int32
-      bad_steps: steps that were skipped for a loss or gradient that is not finite.
-        # shape=(), dtype=int32
+      bad_steps: steps that were skipped, since the loss, the gradient or all scores were not
+        finite.  # shape=(), dtype=int32
       bad_in_a_row: how many of them came last.  # shape=(), dtype=int32
     """
 
@@ -119,7 +119,10 @@ def initial_transition(method, confusion):
         return None
     if method.transition == "identity":
         return losses.transition_logits(jnp.eye(len(confusion)))
-    return losses.transition_logits(confusion / confusion.sum(1, keepdims=True))
+    counts = confusion.sum(1, keepdims=True)
+    known = confusion / jnp.maximum(counts, 1)
+    # A class without a training example: nothing is known of its noise.
+    return losses.transition_logits(jnp.where(counts > 0, known, jnp.eye(len(confusion))))
 
 
 def mean_weights(state):

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import optax
 
 from l2rw_jax import data, losses
-from l2rw_jax.methods import get_method
+from l2rw_jax.methods import get_method, own_part
 from l2rw_jax.training.state import kernels, network
 
 
@@ -14,7 +14,8 @@ def make_step(config, model, optimizer, *, axis_name=None, finetune=False):
 
     A step samples, augments, weights and updates. What it draws follows from ``key`` and
     ``state.step`` alone: indices uniformly with replacement for the batch, without for the clean
-    batch. A step whose loss, gradient or scores are not finite changes nothing but its counters.
+    batch. A step whose loss or gradient is not finite, or none of whose scores is, changes
+    nothing but the counters; the learning rate's schedule, too, counts good steps.
 
     Args:
       config: a validated config.
@@ -31,7 +32,7 @@ def make_step(config, model, optimizer, *, axis_name=None, finetune=False):
     method = get_method("clean_only" if finetune else config.method)
 
     def step(state, run_data, key, images=None):
-        keys = jax.random.split(jax.random.fold_in(key, state.step), 5)
+        keys = _keys(key, state.step)
         rows = _draw(config, run_data, keys[0])
         trusted = data.sample_without_replacement(
             keys[1], len(run_data.clean.index), config.clean_batch_size
@@ -127,8 +128,7 @@ def make_rows(config, num_steps):
 
     def rows(run_data, key, step):
         def rows_of(step):
-            keys = jax.random.split(jax.random.fold_in(key, step), 5)
-            return run_data.train.index[_draw(config, run_data, keys[0])]
+            return run_data.train.index[_draw(config, run_data, _keys(key, step)[0])]
 
         return jax.vmap(rows_of)(step + jnp.arange(num_steps))
 
@@ -149,6 +149,11 @@ def make_predict(config, model, batch_size=500):
     return predict
 
 
+def _keys(key, step):
+    """A step's keys: batch, clean batch, the augmentation and dropout of either, method."""
+    return jax.random.split(jax.random.fold_in(key, step), 5)
+
+
 def _draw(config, run_data, key):
     """Rows of ``run_data.train`` for one whole batch, ``[b]``."""
     if get_method(config.method).balanced:
@@ -161,7 +166,8 @@ def _batch(config, run_data, part, rows, key, axis_name, images=None):
     """This device's share of the batch that ``rows`` of ``part`` make."""
     augment_key, dropout_key = jax.random.split(key)
     # A key an image, so that an image is augmented alike whichever device it is on.
-    keys, rows = _share((jax.random.split(augment_key, len(rows)), rows), axis_name)
+    keys = own_part(jax.random.split(augment_key, len(rows)), axis_name)
+    rows = own_part(rows, axis_name)
     if images is None:
         images = run_data.images[part.index[rows]]
     augmented = jax.vmap(
@@ -176,18 +182,6 @@ def _batch(config, run_data, part, rows, key, axis_name, images=None):
         "true_counts": run_data.confusion.sum(1),
         "label_counts": run_data.confusion.sum(0),
     }
-
-
-def _share(tree, axis_name):
-    """This device's rows of whole-batch arrays."""
-    if axis_name is None:
-        return tree
-
-    def share(x):
-        size = len(x) // jax.lax.axis_size(axis_name)
-        return jax.lax.dynamic_slice_in_dim(x, jax.lax.axis_index(axis_name) * size, size)
-
-    return jax.tree.map(share, tree)
 
 
 def _gather(weights, scores, correct, axis_name):

@@ -3,7 +3,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from l2rw_jax.data import augment, sample, sample_without_replacement, to_float
+from l2rw_jax.data import (
+    augment,
+    sample,
+    sample_balanced,
+    sample_without_replacement,
+    to_float,
+)
 
 IMAGES = np.random.default_rng(0).integers(1, 256, (64, 5, 7, 3), dtype=np.uint8)
 KEY = jax.random.key(0)
@@ -99,3 +105,11 @@ def test_errors():
         to_float(jnp.zeros(3))
     with pytest.raises(ValueError, match=r"^size is 5: give at most n=4"):
         sample_without_replacement(KEY, 4, 5)
+
+
+def test_balanced_draws_take_every_class_and_every_member_equally_often():
+    labels = jnp.array([2, 0, 2, 2, 0, 2, 2, 4] * 3)  # classes 1 and 3 have no examples
+    counts = jnp.bincount(labels, length=5).astype(jnp.float32)
+    rows = np.asarray(sample_balanced(jax.random.key(0), labels, counts, 30_000))
+    drawn = np.bincount(rows, minlength=len(labels)) / len(rows)
+    np.testing.assert_allclose(drawn, 1 / 3 / np.asarray(counts)[np.asarray(labels)], atol=0.01)

@@ -13,6 +13,7 @@ from experiments import comparisons, throughput_report, virtual_devices
 ROOT = Path(__file__).parents[2]
 
 
+@pytest.mark.slow
 def test_smoke(tmp_path):
     output = tmp_path / "out" / "throughput"
     command = [sys.executable, "-m", "experiments.throughput", "--smoke", f"--output={output}"]

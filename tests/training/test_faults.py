@@ -162,6 +162,22 @@ def test_a_killed_run_goes_on_bit_for_bit(tmp_path, cache, whole, kills):
         _assert_same(workdir, whole())
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("fields", [{"replicas": 2}, {"stream": True}], ids=["replicas", "stream"])
+def test_killed_replicas_and_streams_go_on_bit_for_bit(tmp_path, cache, whole, fields):
+    for lines in (3, 12, 25):
+        program = _start(tmp_path, cache, **fields)
+        metrics = tmp_path / "metrics.jsonl"
+        _wait_until(
+            lambda: metrics.exists() and metrics.read_text().count("\n") >= lines,  # noqa: B023
+            program,
+        )
+        program.kill()
+        program.communicate()
+    train_and_evaluate(_config(**fields), tmp_path)
+    _assert_same(tmp_path, whole(**fields))
+
+
 @pytest.mark.parametrize(
     ("number", "fields"),
     [

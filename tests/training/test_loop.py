@@ -96,6 +96,17 @@ def test_a_run_that_stopped_before_its_result_only_writes_it(tmp_path):
     assert len(read_metrics(tmp_path)) == 4
 
 
+def test_fine_tuning_goes_on_from_the_run_without_it(tmp_path):
+    without = train_and_evaluate(_config(method="baseline"), tmp_path / "without")
+    result = train_and_evaluate(_config(method="baseline", finetune_steps=40), tmp_path / "with")
+    assert result["test_accuracy_before_finetune"] == without["test_accuracy"]
+    assert result["test_accuracy"] == read_metrics(tmp_path / "with")[-1]["test_accuracy"]
+    assert read_metrics(tmp_path / "with")[-1]["step"] == 80 and result["steps"] == 40
+    # Its steps are no evidence of what the training examples weighed.
+    for name, values in np.load(tmp_path / "with/weights.npz").items():
+        np.testing.assert_array_equal(values, np.load(tmp_path / "without/weights.npz")[name])
+
+
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
@@ -121,6 +132,8 @@ def test_a_folder_of_another_config_is_refused_and_left_alone(tmp_path, fields, 
         ({"optimizer": "sgd(momentu=1)"}, r"config.optimizer: got 'sgd\(momentu=1\)'.*momentu"),
         ({"optimizer": "sgd(momentum='x')"}, r"config.optimizer=sgd\(momentum='x'\)"),
         ({"optimizer": "sgd(0.1)"}, r"not of the form NAME\(ARGUMENT=VALUE, ...\)"),
+        ({"optimizer": "noisy_sgd(eta=0.01, gamma=0.55, key=0)"}, r"its state holds a random key"),
+        ({"remat": True}, r"config.model=mlp-16: remat: got True"),
         ({"optimizer": "lbfgs"}, r"config.optimizer=lbfgs: .*missing"),
         ({"optimizer": "clip_by_global_norm"}, r"config.optimizer: got 'clip_by_global_norm'"),
     ],

@@ -71,6 +71,9 @@ def _assert_equal(got, want, tolerance=1e-10):
         np.testing.assert_allclose(a, b, rtol=tolerance, atol=tolerance)
 
 
+BOTH = ["shard_map", pytest.param("pmap", marks=pytest.mark.slow)]
+
+
 @pytest.mark.parametrize("parallel", ["pmap", "shard_map"])
 @pytest.mark.parametrize("method", ["l2rw", "random", "baseline", "hard_mining", "resample"])
 def test_devices_that_share_a_batch_are_one_device(method, parallel):
@@ -79,7 +82,7 @@ def test_devices_that_share_a_batch_are_one_device(method, parallel):
     _assert_equal(got, want)
 
 
-@pytest.mark.parametrize("parallel", ["pmap", "shard_map"])
+@pytest.mark.parametrize("parallel", BOTH)
 @pytest.mark.parametrize("method", ["l2rw", "baseline"])
 def test_batch_normalisation_over_all_devices_is_one_device_s(method, parallel):
     want = _train(method=method, model="resnet-8")
@@ -87,6 +90,7 @@ def test_batch_normalisation_over_all_devices_is_one_device_s(method, parallel):
     _assert_equal(got, want)
 
 
+@pytest.mark.slow
 def test_batch_normalisation_per_device_is_the_same_under_pmap_and_shard_map():
     pmap, shard_map = (_train(model="resnet-8", parallel=p) for p in ("pmap", "shard_map"))
     _assert_equal(pmap, shard_map)
@@ -109,7 +113,10 @@ def test_blocks_that_are_computed_again_are_the_same():
     _assert_equal(_train(model="resnet-8", remat=True), _train(model="resnet-8"))
 
 
-@pytest.mark.parametrize("method", ["l2rw", "random", "s_model_conf"])
+@pytest.mark.parametrize(
+    "method",
+    ["l2rw", *(pytest.param(m, marks=pytest.mark.slow) for m in ("random", "s_model_conf"))],
+)
 @pytest.mark.parametrize(("dtype", "tolerance"), [("float64", 1e-10), ("float32", 2e-4)])
 def test_a_replica_is_its_seed_alone(method, dtype, tolerance):
     together, metrics = _train(dtype, method=method, replicas=3, seed=5)

@@ -7,7 +7,7 @@ import jax
 import numpy as np
 import pytest
 
-from l2rw_jax.training import default_config, replicas
+from l2rw_jax.training import ConfigError, RunError, default_config, replicas
 from l2rw_jax.training.replicas import train_seeds
 from l2rw_jax.training.workdir import read_metrics
 
@@ -20,7 +20,7 @@ def _config(**fields):
     return config
 
 
-@pytest.mark.parametrize("method", ["l2rw", "s_model_conf"])
+@pytest.mark.parametrize("method", ["l2rw", pytest.param("s_model_conf", marks=pytest.mark.slow)])
 def test_replicas_leave_each_seed_s_files(method, tmp_path):
     config = _config(method=method, val_size=50, finetune_steps=5)
     folders = {kind: [tmp_path / kind / f"seed{i}" for i in (3, 4)] for kind in ("one", "two")}
@@ -70,5 +70,24 @@ def test_what_is_done_is_not_trained_again_and_what_does_not_fit_is_halved(tmp_p
     assert [result["seed"] for result in results] == [0, 1, 2, 3, 4]
     calls.clear()
     shutil.rmtree(tmp_path / "seeds1-2")
-    train_seeds(config, folders, together=True)
+    shutil.rmtree(folders[4])  # as if killed before its files were split off
+    assert train_seeds(config, folders, together=True)[4] == results[4]
     assert all(count == 1 for _, count in calls)  # they only read their results
+
+
+def test_seeds_that_cannot_go_on_together_train_one_by_one(tmp_path, monkeypatch):
+    train = replicas.train_and_evaluate
+
+    def alone_only(config, workdir):
+        if config.replicas > 1:
+            raise RunError("step 7")
+        return train(config, workdir)
+
+    monkeypatch.setattr(replicas, "train_and_evaluate", alone_only)
+    results = train_seeds(_config(), [tmp_path / "seed3", tmp_path / "seed4"], together=True)
+    assert [result["seed"] for result in results] == [3, 4]
+
+
+def test_replicas_of_seeds_are_refused(tmp_path):
+    with pytest.raises(ConfigError, match=r"config.replicas: got 2; takes 1 where seeds"):
+        train_seeds(_config(replicas=2), [tmp_path / "seed3"])

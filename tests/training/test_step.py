@@ -7,11 +7,17 @@ import optax
 import pytest
 
 from l2rw_jax import losses
-from l2rw_jax.data import sample
+from l2rw_jax.data import sample, sample_without_replacement
+from l2rw_jax.methods import get_method
 from l2rw_jax.models import Model, create_model
 from l2rw_jax.training import default_config
 from l2rw_jax.training.prepare import prepare
-from l2rw_jax.training.state import create_state, make_optimizer, mean_weights
+from l2rw_jax.training.state import (
+    create_state,
+    initial_transition,
+    make_optimizer,
+    mean_weights,
+)
 from l2rw_jax.training.step import make_chunk, make_predict, make_step
 
 
@@ -144,3 +150,45 @@ def test_the_batch_and_the_clean_batch_are_thinned_by_dropout_of_their_own():
     state = create_state(jax.random.key(0), model, optimizer, len(run_data.train.index))
     make_step(config, model, optimizer)(state, jax.tree.map(jnp.asarray, run_data), KEY)
     assert len({tuple(np.asarray(key).tolist()) for key in keys}) == 2
+
+
+def test_fine_tuning_trains_on_the_clean_set_alone():
+    config, model, optimizer, state, run_data = _setup(method="l2rw", clean_batch_size=50)
+    step = jax.jit(make_step(config, model, optimizer, finetune=True))
+    tuned, _ = step(state, run_data, KEY)
+
+    keys = jax.random.split(jax.random.fold_in(KEY, 0), 5)
+    rows = sample_without_replacement(keys[1], len(run_data.clean.index), 50)
+    images = run_data.images[run_data.clean.index[rows]] / 255.0
+
+    def clean_loss(params):
+        logits, _ = model.apply(params, {}, images, train=True)
+        return losses.cross_entropy(logits, run_data.clean.label[rows]).mean()
+
+    expected = jax.tree.map(
+        lambda p, g: p - 0.1 * g, state.params, jax.grad(clean_loss)(state.params)
+    )
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-7), tuned.params, expected
+    )
+    np.testing.assert_array_equal(tuned.weight_count, 0)
+
+
+def test_the_clean_loss_takes_its_own_l2_on_kernels():
+    """With it, the scores change by the products of the losses' gradients with lambda theta."""
+    results = {}
+    for decay in (0.0, 0.5):
+        config, model, optimizer, state, run_data = _setup(val_weight_decay=decay)
+        _, metrics = make_step(config, model, optimizer)(state, run_data, KEY)
+        results[decay] = metrics["clean_loss"]
+    squares = sum(jnp.sum(layer["kernel"] ** 2) for layer in state.params.values())
+    # The clean loss is taken at the parameters, for plain SGD looks ahead from there.
+    np.testing.assert_allclose(results[0.5] - results[0.0], 0.25 * squares, rtol=1e-5)
+
+
+def test_a_class_without_examples_leaves_the_transition_finite():
+    confusion = jnp.array([[3.0, 1.0, 0.0], [0.0, 0.0, 0.0], [0.0, 0.0, 2.0]])
+    transition = initial_transition(get_method("s_model_conf"), confusion)
+    rows = jax.nn.softmax(transition, axis=1)
+    np.testing.assert_allclose(rows[0], [0.7458, 0.2508, 0.0033], atol=1e-3)
+    np.testing.assert_allclose(rows[1], [0.0033, 0.9933, 0.0033], atol=1e-3)

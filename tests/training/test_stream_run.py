@@ -31,10 +31,13 @@ def _config(**fields):
     [
         {},
         {"parallel": "shard_map", "batch_size": 80, "clean_batch_size": 80},
-        {"parallel": "pmap", "batch_size": 80, "clean_batch_size": 80},
+        pytest.param(
+            {"parallel": "pmap", "batch_size": 80, "clean_batch_size": 80}, marks=pytest.mark.slow
+        ),
         {"model": "lenet", "batch_size": 8, "clean_batch_size": 8},  # a call a step
+        {"method": "resample", "finetune_steps": 0},
     ],
-    ids=["one device", "shard_map", "pmap", "lenet"],
+    ids=["one device", "shard_map", "pmap", "lenet", "resample"],
 )
 def test_streamed_is_resident(tmp_path, fields):
     results = {}
