@@ -21,7 +21,7 @@ def train_seeds(config, folders, *, together=None):
 
     Those that are not done yet train as one program (``config.replicas``), in the folder
     ``seedsFIRST-LAST`` beside theirs; if that does not fit into the device's memory, in two, and so
-    on. On a CPU one after the other is faster (results/throughput-cpu.json).
+    on. On a CPU they train one after the other: convolutions with a kernel each are slow there.
 
     Args:
       config: a config of one replica; its seed is the first.
