@@ -87,7 +87,7 @@ def test_two_processes_are_one(parallel, stream, tmp_path):
 
 @pytest.mark.slow
 def test_without_its_peer_a_process_ends_and_both_go_on_bit_for_bit(tmp_path):
-    fields = {"parallel": "shard_map", "steps": 3000, "eval_every": 1000}
+    fields = {"parallel": "shard_map", "steps": 600, "eval_every": 300}
     _finish(*_start_two(tmp_path / "whole", **fields))
     processes = _start_two(tmp_path / "stopped", **fields)
     metrics = tmp_path / "stopped/metrics.jsonl"
