@@ -80,6 +80,13 @@ def summary_table(rows):
     return "\n".join(lines)
 
 
+def _without_figure(error):
+    """Why a row has no figure, in two words."""
+    if not error:
+        return ""
+    return " (no time)" if error.startswith("not run") else " (failed)"
+
+
 def plot(rows, path, *, title):
     """Bars of the step time, a panel a setting; whiskers are quartiles."""
     panels: dict = {}
@@ -94,7 +101,7 @@ def plot(rows, path, *, title):
         median = np.array([row.get("median_ms", 0.0) for row in panel])
         low, high = (np.array([row.get(q, 0.0) for row in panel]) for q in ("q1_ms", "q3_ms"))
         colors = ["#0072B2" if "ours" in row["implementation"] else "#E69F00" for row in panel]
-        labels = [row["implementation"] + " (failed)" * bool(row["error"]) for row in panel]
+        labels = [row["implementation"] + _without_figure(row["error"]) for row in panel]
         axes.barh(labels, median, xerr=(median - low, high - median), color=colors)
         axes.invert_yaxis()
         axes.set(title=key, xlabel="ms a step")
