@@ -75,7 +75,7 @@ SCALES = {
     },
     "smoke": {
         "imbalance": Scale(2, _SMOKE, variant="smoke", replicas=True),
-        "uniform": Scale(2, _SMOKE, finetune_steps=2, variant="smoke"),
+        "uniform": Scale(2, _SMOKE | {"dropout": 0.0}, finetune_steps=2, variant="smoke"),
         "background": Scale(2, _SMOKE, short={"steps": 4}, finetune_steps=2, variant="smoke"),
     },
 }
