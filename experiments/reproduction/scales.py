@@ -28,16 +28,17 @@ class Scale(NamedTuple):
 
 
 _SMOKE = {"model": "mlp-16", "steps": 8, "log_every": 2, "eval_every": 4}
-_CPU = {
+_CPU = {  # the paper's schedules divided by 80
     "model": "resnet-8",
     "batch_size": 50,
     "clean_batch_size": 50,
-    "steps": 800,
-    "boundaries": (500, 650),
+    "steps": 1000,
+    "boundaries": (500, 750),
     "val_size": 500,
     "log_every": 50,
-    "eval_every": 200,
+    "eval_every": 250,
 }
+_CPU_SHORT = {"steps": 750, "boundaries": (500, 625)}
 
 SCALES = {
     "paper": {
@@ -61,14 +62,14 @@ SCALES = {
         ),
         "uniform": Scale(
             3,
-            _CPU | {"model": "wrn-10-1", "dropout": 0.0, "clean_size": 200},
-            finetune_steps=100,
+            _CPU | _CPU_SHORT | {"model": "wrn-10-1", "dropout": 0.0, "clean_size": 200},
+            finetune_steps=50,
         ),
         "background": Scale(
             3,
             _CPU,
-            short={"steps": 550, "boundaries": (350, 450)},
-            finetune_steps=100,
+            short=_CPU_SHORT,
+            finetune_steps=50,
             seconds={"l2rw": 0.3, "other": 0.13},
             gigabytes=1.5,
         ),

@@ -170,7 +170,7 @@ def test_a_report_says_what_is_quoted_what_is_missing_and_of_what_size(tmp_path)
     plan = make_plan("table1", "cpu", rows=["MentorNet", "Random", "Ours"])
     done = [folder for folder in plan.runs if "random" in folder][:2]
     for folder in done:
-        lines = [{"step": 800, "test_accuracy": 0.5}]
+        lines = [{"step": 750, "test_accuracy": 0.5}]
         _pretend(tmp_path, folder, plan.runs[folder], lines, device="a device")
     text = report.write(plan, tmp_path, tmp_path / "out", ABOUT)
     assert (tmp_path / "out.md").read_text() == text
@@ -178,7 +178,7 @@ def test_a_report_says_what_is_quoted_what_is_missing_and_of_what_size(tmp_path)
     assert "| Random | 50.00 ± 0.00 | 50.00 ± 0.00 | 86.06 ± 0.32 | 2 |" in text
     assert "| Ours | - | - | 86.92 ± 0.19 | 0 | - |" in text
     assert "Incomplete: 2 of 6 runs are done." in text
-    assert "reduced, not the paper's protocol: wrn-10-1, float32, 800 steps" in text
+    assert "reduced, not the paper's protocol: wrn-10-1, float32, 750 steps" in text
     assert "`the command`, on a device" in text and "A note." in text
     stored = json.loads((tmp_path / "out.json").read_text())
     assert [run["folder"] for run in stored["runs"]] == done
