@@ -5,7 +5,7 @@ EXTRAS ?= dev
 BIN := .venv/bin
 STAMP := .venv/.made-$(EXTRAS)
 METHODS := baseline,random,clean_only,l2rw
-DIGITS := -m experiments.sweep --config=configs/digits.py --workdir=runs/digits --methods=$(METHODS) --seeds=3
+DIGITS := -m experiments.sweep --config=configs/digits.py --workdir=runs/digits --methods=$(METHODS) --seeds=5
 
 .PHONY: run test test-all lint format results stability mnist-imbalance bench parts side-by-side \
         throughput scaling reproduce-smoke clean
@@ -16,7 +16,7 @@ $(STAMP): setup.cfg pyproject.toml
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[$(EXTRAS)]'
 	@touch $(STAMP)
 
-run: $(STAMP)  ## the main job: digits with 40 % label noise, four methods, three seeds
+run: $(STAMP)  ## the main job: digits with 40 % label noise, four methods, five seeds
 	$(BIN)/python $(DIGITS)
 	@echo "Figures: runs/digits/sweep-accuracy.png, runs/digits/sweep-weights.png"
 
@@ -62,9 +62,10 @@ mnist-imbalance: $(STAMP)  ## what README reports of MNIST at 200:1; needs the d
 	$(BIN)/python -m experiments.sweep --config=configs/mnist_imbalance.py --workdir=runs/mnist_imbalance --methods=baseline,random,l2rw --seeds=3 --output=results/mnist_imbalance
 
 stability: $(STAMP)  ## what docs/stability.md reports: 10 seeds with 50 clean images, by clip_norm
-	$(BIN)/python -m experiments.sweep --config=configs/digits.py --workdir=runs/stability --methods=l2rw --seeds=10 --sweep=clip_norm=0.0,2.0,5.0 --config.clean_size=50 --config.clean_batch_size=50 --output=results/stability
+	$(BIN)/python -m experiments.sweep --config=configs/digits.py --workdir=runs/stability --methods=l2rw --seeds=10 --sweep=clip_norm=0.0,2.0,5.0 --config.weight_decay=0.0 --output=results/stability
 	cp runs/stability/clip_norm=0.0/l2rw/seed7/metrics.jsonl results/stability-dead-run.jsonl
 	rm results/stability-clip_norm.png  # a limit of 0 is none: as an axis it misleads
+	$(BIN)/python -m experiments.sweep --config=configs/digits.py --workdir=runs/weight-decay --methods=$(METHODS) --seeds=5 --sweep=weight_decay=0.0,0.001,0.002 --output=results/weight-decay
 
 clean:
 	rm -rf .venv build runs *.egg-info

@@ -14,8 +14,10 @@ def get_config(variant=""):
     config = default_config()
     config.noise.kind = "uniform"
     config.noise.ratio = 0.4
+    config.clean_size = config.clean_batch_size = 50
     config.boundaries = (1500, 2250)
-    config.clip_norm = 5.0  # docs/stability.md says what happens without
+    config.weight_decay = 1e-3  # docs/stability.md says what happens without these two
+    config.clip_norm = 5.0
     config.log_every, config.eval_every = 50, 100
     smoke = {"steps": 40, "log_every": 20, "eval_every": 20}
     return with_variant(config, variant, smoke=smoke)

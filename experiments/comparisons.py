@@ -44,6 +44,7 @@ class Ready(NamedTuple):
 def configure(model, **fields):
     """The digits config with another model, on images of the size that it is for."""
     config = digits.get_config()
+    config.clean_size = config.clean_batch_size = 100
     if model.startswith(("resnet", "wrn")):
         config.update(CIFAR)
     elif model == "lenet":  # a clean batch as in the paper's section 4.1

@@ -43,7 +43,7 @@ def measure(models, counts):
 def on_all_devices(model):
     """The row of three steps on all devices of this process."""
     config = digits.get_config()
-    config.update({"model": model, "batch_size": 80, "clean_batch_size": 80})
+    config.update({"model": model, "batch_size": 80, "clean_size": 80, "clean_batch_size": 80})
     if jax.device_count() > 1:
         config.update({"parallel": "shard_map", "batch_norm": "global"})
     run_data, network, optimizer = check(config)

@@ -9,7 +9,7 @@ A ``Method`` says how to weight a batch, by which loss to train and how to draw 
   ``(params, clean_batch) -> []``, ``rng`` a key for this step.
 - ``batch`` is a dict with ``image``, ``label``, and the classes' counts ``[K]`` among the training
   labels as they are (``label_counts``) and as they were before corruption (``true_counts``).
-- A method that does not look at the clean loss leaves NaN for it.
+- A method that does not look at the clean loss leaves NaN for it, and its scores are its weights.
 - With ``axis_name`` the result is the whole batch's on one device, whatever the method.
 """
 
@@ -56,7 +56,12 @@ def l2rw(per_example_loss_fn, clean_loss_fn, *, rng, axis_name=None):
 def baseline(per_example_loss_fn, clean_loss_fn, *, rng, axis_name=None):
     """Equal weights: ordinary training on the mean loss."""
     del clean_loss_fn, rng
-    return _weighted(per_example_loss_fn, lambda losses, batch: jnp.ones_like(losses), axis_name)
+
+    def equal(losses, batch):
+        del batch
+        return jnp.ones_like(losses) / _batch_size(losses, axis_name)
+
+    return _weighted(per_example_loss_fn, equal, axis_name)
 
 
 def random(per_example_loss_fn, clean_loss_fn, *, rng, axis_name=None):
@@ -65,18 +70,27 @@ def random(per_example_loss_fn, clean_loss_fn, *, rng, axis_name=None):
 
     def gaussian(losses, batch):
         del batch
-        size = len(losses) * (1 if axis_name is None else jax.lax.axis_size(axis_name))
-        return own_part(jax.random.normal(rng, (size,), losses.dtype), axis_name)
+        size = _batch_size(losses, axis_name)
+        scores = own_part(jax.random.normal(rng, (size,), losses.dtype), axis_name)
+        return example_weights(scores, axis_name=axis_name)
 
     return _weighted(per_example_loss_fn, gaussian, axis_name)
 
 
 def proportion(per_example_loss_fn, clean_loss_fn, *, rng, axis_name=None):
-    r"""Weights by the inverse frequency of the label's class, :math:`w_i \propto 1 / n_{y_i}`."""
+    r"""Weights by the inverse frequency of the label's class, so that all classes count the same.
+
+    .. math:: w_i = \frac{1}{b} \frac{n}{K n_{y_i}}
+
+    They sum to one in the mean and not in each batch: else the majority would have all the weight
+    of a batch that holds nothing else.
+    """
     del clean_loss_fn, rng
 
     def inverse_frequency(losses, batch):
-        return (1 / batch["label_counts"][batch["label"]]).astype(losses.dtype)
+        counts = batch["label_counts"]
+        ratio = counts.sum() / (counts.size * counts)
+        return ratio[batch["label"]].astype(losses.dtype) / _batch_size(losses, axis_name)
 
     return _weighted(per_example_loss_fn, inverse_frequency, axis_name)
 
@@ -96,7 +110,8 @@ def hard_mining(per_example_loss_fn, clean_loss_fn, *, rng, axis_name=None):
         order = jnp.argsort(jnp.where(major, -losses, jnp.inf))
         place = jnp.zeros_like(order).at[order].set(jnp.arange(len(order), dtype=order.dtype))
         chosen = ~major | (place < jnp.maximum(jnp.sum(~major), 1))
-        return own_part(chosen.astype(losses.dtype), axis_name)
+        scores = own_part(chosen.astype(losses.dtype), axis_name)
+        return example_weights(scores, axis_name=axis_name)
 
     return _weighted(per_example_loss_fn, hardest, axis_name)
 
@@ -104,15 +119,16 @@ def hard_mining(per_example_loss_fn, clean_loss_fn, *, rng, axis_name=None):
 def weighted(per_example_loss_fn, clean_loss_fn, *, rng, axis_name=None):
     r"""Weights by the oracle's class frequencies: true over noisy, of the label's class.
 
-    .. math:: w_i \propto n^{true}_{y_i} / n^{noisy}_{y_i}
+    .. math:: w_i = \frac{1}{b} n^{true}_{y_i} / n^{noisy}_{y_i}
 
-    A class that the noise made three times as frequent counts for a third.
+    A class that the noise made three times as frequent counts for a third. They sum to one in the
+    mean and not in each batch.
     """
     del clean_loss_fn, rng
 
     def oracle(losses, batch):
         ratio = batch["true_counts"] / jnp.maximum(batch["label_counts"], 1)
-        return ratio[batch["label"]].astype(losses.dtype)
+        return ratio[batch["label"]].astype(losses.dtype) / _batch_size(losses, axis_name)
 
     return _weighted(per_example_loss_fn, oracle, axis_name)
 
@@ -163,23 +179,25 @@ def get_method(name):
     return METHODS[name]
 
 
-def _weighted(per_example_loss_fn, scores_fn, axis_name):
-    """A method whose scores are a function ``(losses, batch) -> [b]`` of the batch alone."""
+def _weighted(per_example_loss_fn, weights_fn, axis_name):
+    """A method whose weights are a function ``(losses, batch) -> [b]`` of the batch alone."""
 
     def value_and_grad(params, batch, clean_batch):
         del clean_batch
         losses, pullback, aux = jax.vjp(
             lambda p: per_example_loss_fn(p, batch), vary(params, axis_name), has_aux=True
         )
-        scores = scores_fn(losses, batch)
-        weights = example_weights(scores, axis_name=axis_name)
+        weights = weights_fn(losses, batch)
         loss, grads = weighted_sum(weights, losses, pullback, axis_name)
-        return (
-            loss,
-            ReweightAux(weights, scores, losses, jnp.full_like(loss, jnp.nan), aux),
-        ), grads
+        no_clean_loss = jnp.full_like(loss, jnp.nan)
+        return (loss, ReweightAux(weights, weights, losses, no_clean_loss, aux)), grads
 
     return value_and_grad
+
+
+def _batch_size(losses, axis_name):
+    """Examples in the whole batch, which ``axis_name`` divides."""
+    return len(losses) * (1 if axis_name is None else jax.lax.axis_size(axis_name))
 
 
 def own_part(whole, axis_name):

@@ -38,8 +38,9 @@ def default_config():
     config.dataset = "digits"  # or synthetic-HxWxC-K, or any TFDS image-classification set
     config.data_dir = ""  # of TFDS sets; empty: $L2RW_DATA_DIR, then TFDS's own default
     config.classes = ()  # the classes to keep, relabelled 0, 1, ...; empty: all
-    config.clean_size = 100  # trusted images, split from the training set and never trained on
+    config.clean_size = 100  # trusted images, split from the training set
     config.clean_balanced = True  # equally many clean images a class, or drawn plainly
+    config.clean_in_train = False  # whether they are trained on too: for methods without other use
     config.val_size = 0  # images of the hyper-validation set, noisy like the training set
 
     config.imbalance = ml_collections.ConfigDict()

@@ -103,6 +103,10 @@ def _prepare(config):
             "train on: make it smaller"
         )
     noisy, corrupted = _corrupt(config.noise, labels[train], num_classes, noise_seed)
+    if config.clean_in_train:
+        train = np.concatenate([train, clean])
+        noisy = np.concatenate([noisy, labels[clean]])
+        corrupted = np.concatenate([corrupted, np.zeros(len(clean), bool)])
     val_noisy, _ = _corrupt(config.noise, labels[val], num_classes, val_noise_seed)
 
     def part(index, label):

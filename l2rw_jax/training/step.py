@@ -224,14 +224,14 @@ def _squares(params):
 
 
 def _weight_metrics(weights, corrupted):
-    squares = jnp.sum(jnp.square(weights))
+    total, squares = jnp.sum(weights), jnp.sum(jnp.square(weights))
 
     def mean_of(chosen):
         return jnp.sum(weights * chosen) / jnp.maximum(jnp.sum(chosen), 1)
 
     return {
         "active_share": jnp.mean(weights > 0),
-        "effective_sample_size": (squares > 0) / jnp.where(squares > 0, squares, 1),
+        "effective_sample_size": jnp.square(total) / jnp.where(squares > 0, squares, 1),
         "weight_corrupted": mean_of(corrupted),
         "weight_uncorrupted": mean_of(~corrupted),
     }

@@ -56,6 +56,25 @@ def test_classes_are_renumbered_and_the_last_is_the_majority():
         np.bincount(run_data.test_labels), np.bincount(true.test_labels)[[4, 9]]
     )
     assert len(run_data.test_images) == len(run_data.test_labels)
+    # A method without other use for the clean images has all 100 to train on.
+    with_clean, _ = prepare(_config(batch_size=20, clean_in_train=True, **fields))
+    np.testing.assert_array_equal(np.bincount(with_clean.train.label), [10, 90])
+    assert not set(run_data.clean.index) & set(run_data.train.index)
+    assert set(with_clean.train.index) == {*run_data.clean.index, *run_data.train.index}
+
+
+def test_clean_images_that_are_trained_on_keep_their_labels():
+    fields = {"noise.kind": "background", "noise.ratio": 0.9, "clean_in_train": True}
+    run_data, num_classes = prepare(_config(**fields))
+    without, _ = prepare(_config(**fields | {"clean_in_train": False}))
+    size = len(run_data.clean.index)
+    np.testing.assert_array_equal(run_data.train.index[-size:], run_data.clean.index)
+    np.testing.assert_array_equal(run_data.train.label[-size:], run_data.clean.label)
+    np.testing.assert_array_equal(run_data.train.label[:-size], without.train.label)
+    assert len(run_data.corrupted) == len(run_data.train.label)
+    assert not run_data.corrupted[-size:].any()
+    added = np.diag(np.bincount(run_data.clean.label, minlength=num_classes))
+    np.testing.assert_array_equal(run_data.confusion - without.confusion, added)
 
 
 def test_a_long_tail_can_be_combined_with_background_noise():
