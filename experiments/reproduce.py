@@ -10,7 +10,6 @@ taskset -c 0 python -m experiments.reproduce --target=figure3 --scale=cpu --shar
 taskset -c 1 python -m experiments.reproduce --target=figure3 --scale=cpu --shard=1/2
 """
 
-import json
 import re
 import shlex
 import sys
@@ -24,7 +23,7 @@ from experiments.reproduction import report
 from experiments.reproduction.expand import make_plan
 from experiments.reproduction.scales import SCALES
 from experiments.reproduction.targets import TARGETS
-from l2rw_jax.training import ConfigError, RunError, train_and_evaluate, validate
+from l2rw_jax.training import ConfigError, RunError, check, train_seeds
 from l2rw_jax.training import workdir as files
 
 TARGET = flags.DEFINE_enum("target", None, list(TARGETS), "Which table or figure.")
@@ -49,30 +48,49 @@ def main():
     )
     workdir = Path(cli.WORKDIR.value or "runs/reproduce")
     shard, shards = parse_shard(SHARD.value)
-    for folder, config in plan.runs.items():  # mistakes come to light before any work starts
-        validate(config)
-        files.check_workdir(workdir / folder, config)
+    done = check_folders(plan, workdir)
     if DRY_RUN.value:
-        print(describe(plan, workdir))
+        print(describe(plan, workdir, done))
+    for cell in {cell.column.label: cell for cell in plan.cells if cell.runs}.values():
+        check(plan.runs[cell.runs[0]])  # mistakes, data that is not there, come to light first
+    if DRY_RUN.value:
         return
     output = OUTPUT.value or f"results/{plan.target}-{plan.scale}-{device_name()}"
     Path(output).parent.mkdir(parents=True, exist_ok=True)
-    own = list(plan.runs.items())[shard::shards]
-    failed = []
-    for number, (folder, config) in enumerate(own, 1):
-        try:
-            result = train_and_evaluate(config, workdir / folder)
-            outcome = f"test accuracy {json.dumps(result['test_accuracy'])}"
-        except RunError as error:  # one run that cannot go on is no reason to leave out the others
-            failed.append(folder)
-            outcome = f"error: {error}"
-        print(f"[{number}/{len(own)}] {folder}: {outcome}", flush=True)
-    command = shlex.join(["python", "-m", "experiments.reproduce", *sys.argv[1:]])
-    about = {"command": command, "note": NOTE.value, **files.environment()}
-    if jax.process_index() == 0:
-        print("\n" + report.write(plan, workdir, output, about))
+    failed = train(plan, workdir, plan.groups[shard::shards])
+    if shards > 1:
+        print("this shard is done; the command without --shard reports, when all are")
+    elif jax.process_index() == 0:
+        command = shlex.join(["python", "-m", "experiments.reproduce", *sys.argv[1:]])
+        print("\n" + report.write(plan, workdir, output, command, NOTE.value, failed))
     if failed:
-        raise RunError(f"{len(failed)} runs could not go on, the others are done: {failed}")
+        raise RunError(f"{len(failed)} runs could not go on, the others are done: {list(failed)}")
+
+
+def check_folders(plan, workdir):
+    """The runs' folders that hold their result; refuses those that hold something else."""
+    return {
+        folder
+        for folder, config in plan.runs.items()
+        if files.check_workdir(workdir / folder, config) is not None
+    }
+
+
+def train(plan, workdir, groups):
+    """Trains what is not done yet; ``{folder: message}`` of the groups that could not go on."""
+    failed = {}
+    for number, group in enumerate(groups, 1):
+        folders = [workdir / folder for folder in group]
+        try:
+            results = train_seeds(plan.runs[group[0]], folders, together=len(group) > 1)
+            outcome = [f"{result['test_accuracy']:.4f}" for result in results]
+            print(f"[{number}/{len(groups)}] {group[0]}: test accuracy {', '.join(outcome)}")
+        except (RunError, ConfigError, jax.errors.JaxRuntimeError) as error:
+            # No reason to leave out the others: out of memory, not finite, used by another process.
+            failed[group[0]] = str(error).splitlines()[0]
+            print(f"[{number}/{len(groups)}] {group[0]}: error: {failed[group[0]]}")
+        sys.stdout.flush()
+    return failed
 
 
 def parse_shard(text):
@@ -83,13 +101,13 @@ def parse_shard(text):
     return int(match[1]), int(match[2])
 
 
-def describe(plan, workdir):
+def describe(plan, workdir, finished):
     """The runs of a plan, which of them are done, and an estimate of the rest."""
     scale = SCALES[plan.scale][TARGETS[plan.target].family]
     lines, seconds = [], 0.0
     for folder, config in plan.runs.items():
         steps = config.steps + config.finetune_steps
-        done = steps_done(workdir / folder)
+        done = steps if folder in finished else steps_done(workdir / folder)
         if scale.seconds:
             kind = config.method if config.method in scale.seconds else "other"
             seconds += (steps - done) * scale.seconds[kind]

@@ -29,14 +29,16 @@ class Plan(NamedTuple):
       target: its name.
       scale: its name.
       cells: one for each row of each column, in the order of the rows.
-      runs: ``{folder: config}``; rows with "+ FT" and without are the same run, and so are those
-        of other targets with the same setting.
+      runs: ``{folder: config}``, one for each seed; rows with "+ FT" and without are the same run,
+        and so are those of other targets with the same setting.
+      groups: the folders of runs that train together, side by side as replicas.
     """
 
     target: str
     scale: str
     cells: list[Cell]
     runs: dict[str, Any]
+    groups: list[tuple[str, ...]]
 
 
 def make_plan(target_name, scale_name, *, rows=None, columns=None, seeds=None):
@@ -62,6 +64,7 @@ def make_plan(target_name, scale_name, *, rows=None, columns=None, seeds=None):
     labels = columns or target.fewer.get(scale_name)
     cells: list[Cell] = []
     runs: dict[str, Any] = {}
+    groups: list[tuple[str, ...]] = []
     for row in target.rows:
         for column in target.columns:
             if (rows and row.label not in rows) or (labels and column.label not in labels):
@@ -70,7 +73,9 @@ def make_plan(target_name, scale_name, *, rows=None, columns=None, seeds=None):
             made = {f"{scale_name}/{folder}": config for folder, config in made.items()}
             cells.append(Cell(row, column, tuple(made)))
             runs |= made
-    return Plan(target_name, scale_name, cells, runs)
+            groups += [tuple(made)] if scale.replicas else [(folder,) for folder in made]
+    groups = [group for group in dict.fromkeys(groups) if group]
+    return Plan(target_name, scale_name, cells, runs, groups)
 
 
 def _check_labels(flag, labels, known):
@@ -82,23 +87,20 @@ def _check_labels(flag, labels, known):
 
 def _runs(row, column, scale, family, seeds):
     """The runs of a cell, ``{folder: config}``."""
-    count = row.seeds or seeds or scale.seeds
-    replicas = count if scale.replicas else 1
     runs = {}
-    for seed in range(0, count, replicas):
+    for seed in range(row.seeds or seeds or scale.seeds):
         config = importlib.import_module(f"configs.{column.config}").get_config(scale.variant)
         short = scale.short if row.short else {}
         config.update_from_flattened_dict(scale.fields | short | column.fields | row.fields)
         config.clean_batch_size = min(config.clean_batch_size, config.clean_size)
         config.checkpoint_every = config.log_every  # what a stop costs at most
-        config.method, config.seed, config.replicas = row.method, seed, replicas
+        config.method, config.seed = row.method, seed
         if _is_finetuned(family, row):
             config.finetune_steps = scale.finetune_steps
         setting = f"{config.dataset}-share{config.imbalance.share:g}-noise{config.noise.ratio:g}"
         setting += f"-clean{config.clean_size}"
         method = row.method + ("-es" if row.short else "")
-        name = f"seed{seed}" if replicas == 1 else f"seeds{seed}-{seed + replicas - 1}"
-        runs[f"{family}/{setting}/{method}/{name}"] = config
+        runs[f"{family}/{setting}/{method}/seed{seed}"] = config
     return runs
 
 

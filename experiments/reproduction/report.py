@@ -12,31 +12,36 @@ from l2rw_jax.reports import figures
 from l2rw_jax.training import workdir as files
 
 
-def write(plan, workdir, output, about):
+def write(plan, workdir, output, command, note="", failed=()):
     """Writes OUTPUT.json, OUTPUT.md and, of a figure, OUTPUT.png; returns the table.
 
     Args:
       plan: a ``Plan``, of which as much is reported as has been run.
       workdir: the runs' folder.
       output: start of the files' names.
-      about: what the JSON file says besides: the command, device, versions and a note.
+      command: what makes them again.
+      note: a sentence for all three.
+      failed: folders of runs that could not go on.
     """
     done = finished(plan, workdir)
     summary = summarize(plan, workdir, done)
     target = TARGETS[plan.target]
-    text = f"{caption(plan, done, about)}\n\n{table(summary)}\n"
+    text = f"{caption(plan, done, command, note, failed)}\n\n{table(summary)}\n"
     Path(f"{output}.md").write_text(text)
-    protocols = {folder: _protocol(plan.runs[folder]) for folder in done}
-    runs = [{"folder": folder} | protocols[folder] | result for folder, result in done.items()]
+    runs = [
+        {"folder": folder, "config": plan.runs[folder].to_dict()} | result
+        for folder, result in done.items()
+    ]
     curves = _curves(plan, workdir, done) if len(target.metrics) > 1 else {}
     files.write_json(
         f"{output}.json",
-        {"target": plan.target, "scale": plan.scale}
-        | about
-        | {"summary": summary, "curves": curves, "runs": runs},
+        {
+            **{"target": plan.target, "scale": plan.scale, "command": command, "note": note},
+            **{"summary": summary, "curves": curves, "failed": list(failed), "runs": runs},
+        },
     )
     title = f"{target.title}\n{plan.scale} scale, mean and 95 % interval"
-    title += f"\n{about['note']}" if about["note"] else ""
+    title += f"\n{note}" if note else ""
     if curves:
         _plot_curves(curves, f"{output}.png", title)
     elif target.axis and done:
@@ -45,15 +50,12 @@ def write(plan, workdir, output, about):
 
 
 def finished(plan, workdir):
-    """``{folder: result}`` of the runs that are done, each with the seconds of its training."""
-    done = {}
-    for folder, config in plan.runs.items():
-        result = files.check_workdir(Path(workdir, folder), config)
-        if result is not None:
-            lines = files.read_metrics(Path(workdir, folder))
-            seconds = sum(config.log_every / line["steps_per_second"] for line in lines)
-            done[folder] = result | {"seconds": seconds}
-    return done
+    """``{folder: result}`` of the runs that are done."""
+    results = {
+        folder: files.check_workdir(Path(workdir, folder), config)
+        for folder, config in plan.runs.items()
+    }
+    return {folder: result for folder, result in results.items() if result is not None}
 
 
 def summarize(plan, workdir, done):
@@ -74,13 +76,17 @@ def summarize(plan, workdir, done):
     for row, column, folders in plan.cells:
         folders = [folder for folder in folders if folder in done]
         paper = dict(zip(labels, row.paper, strict=False)).get(column.label)
-        seconds = [done[folder]["seconds"] for folder in folders]
+        seconds = [
+            _seconds(Path(workdir, folder), plan.runs[folder], row.finetune)
+            / done[folder].get("replicas", 1)  # trained side by side, in this time together
+            for folder in folders
+        ]
         for name, metric in target.metrics.items():
             pairs = [
                 outcomes(Path(workdir, folder), plan.runs[folder], metric, row.finetune)
                 for folder in folders
             ]
-            last, best = ([value for pair in pairs for value in pair[i]] for i in (0, 1))
+            last, best = ([pair[i] for pair in pairs] for i in (0, 1))
             if target.error:
                 last, best = ([100 - value for value in values] for values in (last, best))
             summary.append(
@@ -99,17 +105,26 @@ def summarize(plan, workdir, done):
 
 
 def outcomes(folder, config, metric, finetuned):
-    """A metric of a run in percent: ``(last, best)`` of its evaluations, a list over seeds each.
+    """A metric of a run in percent: ``(last, best)`` of its evaluations.
 
-    Without ``finetuned`` what comes after ``config.steps`` does not count.
+    They are those of the steps on the clean set with ``finetuned``, and those before without.
     """
-    end = config.steps + (config.finetune_steps if finetuned else 0)
     values = [
-        100 * np.atleast_1d(line[metric])
+        100 * line[metric]
         for line in files.read_metrics(folder)
-        if metric in line and line["step"] <= end
+        if metric in line and (line["step"] > config.steps) == finetuned
     ]
-    return values[-1].tolist(), np.max(values, 0).tolist()
+    return values[-1], max(values)
+
+
+def _seconds(folder, config, finetuned):
+    """How long the steps took, those on the clean set only with ``finetuned``."""
+    lines = files.read_metrics(folder)
+    return sum(
+        config.log_every / line["steps_per_second"]
+        for line in lines
+        if finetuned or line["step"] <= config.steps
+    )
 
 
 def table(summary):
@@ -136,7 +151,7 @@ def table(summary):
     return "\n".join("| " + " | ".join(cells) + " |" for cells in lines)
 
 
-def caption(plan, done, about):
+def caption(plan, done, command, note, failed):
     """What the table shows, of what size, made how."""
     target, scale = TARGETS[plan.target], SCALES[plan.scale][TARGETS[plan.target].family]
     sizes = "the paper's protocol" if plan.scale == "paper" else "reduced, not the paper's protocol"
@@ -144,36 +159,38 @@ def caption(plan, done, about):
         f"**{target.title}**, mean ± 95 % interval over seeds; the last iterate, and the best "
         "epoch only beside it.",
         f"Scale `{plan.scale}`, {sizes}: {_sizes(plan, scale)}.",
-        f"`{about['command']}`, on {about['device']}, JAX {about['versions']['jax']}.",
     ]
+    made_with = {f"{run['device']}, JAX {run['versions']['jax']}" for run in done.values()}
+    sentences.append(f"`{command}`, on {' and '.join(sorted(made_with)) or 'no device yet'}.")
     if len(done) < len(plan.runs):
         sentences.append(f"Incomplete: {len(done)} of {len(plan.runs)} runs are done.")
-    return "\n".join(sentences + [about["note"]] * bool(about["note"]))
+    if failed:
+        sentences.append(f"Could not go on, and count in no mean: {', '.join(failed)}.")
+    return "\n".join(sentences + [note] * bool(note))
 
 
 def _sizes(plan, scale):
     """The sizes of the runs; where they differ between columns, all of them."""
     configs = list(plan.runs.values())
+    if not configs:
+        return "nothing that is run"
 
     def each(field):
         return "/".join(dict.fromkeys(f"{config[field]:,}" for config in configs))
 
-    main = configs[0]
+    main = max(configs, key=lambda config: config.steps)
+    rows = [cell.row for cell in plan.cells]
     models = "/".join(dict.fromkeys(config.model for config in configs))
     text = f"{models}, {main.dtype}, {main.steps:,} steps"
-    if scale.short:
-        text += f" (ES: {scale.short['steps']:,})"
-    if scale.finetune_steps:
+    if any(row.short for row in rows):
+        text += f" (ES: {scale.short['steps']:,}, drops after {list(scale.short['boundaries'])})"
+    if any(row.finetune for row in rows):
         text += f", FT {scale.finetune_steps:,} steps"
-    text += f", rate {main.learning_rate:g}, a tenth of it after {list(main.boundaries)}"
+    text += f", rate {main.learning_rate:g}"
+    if main.boundaries:
+        text += f", a tenth of it after {list(main.boundaries)}"
     text += f", batch {main.batch_size}, clean batch {each('clean_batch_size')}"
     return text + f", clean images {each('clean_size')}"
-
-
-def _protocol(config):
-    fields = ("method", "dataset", "model", "steps", "finetune_steps", "batch_size", "clean_size")
-    setting = {"share": config.imbalance.share, "noise": config.noise.ratio}
-    return {field: config[field] for field in fields} | setting
 
 
 def _interval(values):
@@ -199,8 +216,7 @@ def _curves(plan, workdir, done):
                 for name, metric in TARGETS[plan.target].metrics.items():
                     if metric in line:
                         steps = curves.setdefault(row.label, {}).setdefault(name, {})
-                        values = (100 * np.atleast_1d(line[metric])).tolist()
-                        steps.setdefault(line["step"], []).extend(values)
+                        steps.setdefault(line["step"], []).append(100 * line[metric])
     return curves
 
 

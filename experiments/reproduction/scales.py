@@ -12,7 +12,7 @@ class Scale(NamedTuple):
       short: those of the shorter schedule besides, "+ ES".
       finetune_steps: steps on the clean set, "+ FT".
       variant: of the config file.
-      replicas: whether the seeds train side by side as one program.
+      replicas: whether the seeds train side by side as one program, if they fit.
       seconds: measured seconds of a step, l2rw's and the others'; None: unknown.
       gigabytes: measured peak memory of a process; None: unknown.
     """
@@ -57,7 +57,7 @@ SCALES = {
         "imbalance": Scale(
             5,
             {"steps": 500, "learning_rate": 5e-3, "log_every": 50, "eval_every": 250},
-            seconds={"l2rw": 0.1, "other": 0.06},
+            seconds={"l2rw": 0.15, "other": 0.09},
             gigabytes=0.8,
         ),
         "uniform": Scale(
@@ -70,7 +70,7 @@ SCALES = {
             _CPU,
             short=_CPU_SHORT,
             finetune_steps=50,
-            seconds={"l2rw": 0.3, "other": 0.13},
+            seconds={"l2rw": 0.3, "other": 0.14},
             gigabytes=1.5,
         ),
     },

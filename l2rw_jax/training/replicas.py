@@ -32,7 +32,8 @@ def train_seeds(config, folders, *, together=None):
       Their results, a list of dicts.
 
     Raises:
-      ConfigError, RunError, Stopped: as ``train_and_evaluate`` does.
+      ConfigError, Stopped: as ``train_and_evaluate`` does.
+      RunError: some seeds cannot go on; the others are done.
     """
     if config.replicas != 1:
         raise ConfigError(f"config.replicas: got {config.replicas}; takes 1 where seeds are given.")
@@ -49,8 +50,15 @@ def train_seeds(config, folders, *, together=None):
         # Replicas are consecutive seeds.
         for _, group in itertools.groupby(enumerate(todo), lambda item: item[1] - item[0]):
             _train_together(config, [seed for _, seed in group], folder_of)
-    # Those that are done already only give their result.
-    return [train_and_evaluate(each, folder_of[seed]) for seed, each in configs.items()]
+    results, errors = [], []
+    for seed, each in configs.items():  # those that are done already only give their result
+        try:
+            results.append(train_and_evaluate(each, folder_of[seed]))
+        except RunError as error:
+            errors.append(f"seed {seed}: {error}")
+    if errors:
+        raise RunError("; ".join(errors))
+    return results
 
 
 def _train_together(config, seeds, folder_of):

@@ -10,13 +10,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from jax.errors import JaxRuntimeError
 
+from experiments import reproduce
 from experiments.reproduction import report
 from experiments.reproduction.expand import make_plan
 from experiments.reproduction.scales import SCALES
 from experiments.reproduction.targets import TARGETS
 from l2rw_jax import reports
-from l2rw_jax.training import validate
+from l2rw_jax.training import ConfigError, RunError, validate
 from l2rw_jax.training import workdir as files
 
 ROOT = Path(__file__).parents[2]
@@ -26,12 +28,7 @@ LONG = (
     "from experiments.reproduction.scales import SCALES; scale = SCALES['smoke']['imbalance']; "
     "scale.fields.update(steps=2000, log_every=10, eval_every=100); "
 )
-ABOUT = {
-    "command": "the command",
-    "note": "A note.",
-    "device": "a device",
-    "versions": {"jax": "0"},
-}
+MADE_WITH = {"device": "a device", "versions": {"jax": "0"}}
 
 
 def _start(*arguments, before=""):
@@ -74,16 +71,37 @@ def test_the_paper_s_protocol_is_what_the_paper_says():
     assert (ours.model, ours.noise.kind, ours.noise.ratio) == ("resnet-32", "background", 0.4)
     assert (ours.steps, ours.boundaries, ours.learning_rate) == (80_000, (40_000, 60_000), 0.1)
     assert (ours.batch_size, ours.clean_batch_size, ours.clean_size) == (100, 100, 100)
-    assert (ours.replicas, ours.seed, ours.val_size, ours.weight_decay) == (5, 0, 5000, 2e-4)
+    assert (ours.optimizer, ours.clip_norm, ours.pad, ours.flip) == (
+        "sgd(momentum=0.9)",
+        0,
+        4,
+        True,
+    )
+    assert (ours.low, ours.high, ours.clean_balanced, ours.clean_in_train) == (-1, 1, True, False)
+    assert (ours.seed, ours.val_size, ours.weight_decay, ours.val_weight_decay) == (
+        0,
+        5000,
+        2e-4,
+        0,
+    )
+    assert [runs[folder].seed for folder in cells["Ours", "CIFAR-10"].runs] == [0, 1, 2, 3, 4]
+    assert cells["Ours", "CIFAR-10"].runs in make_plan("table2", "paper").groups
     assert runs[cells["Ours", "CIFAR-100"].runs[0]].clean_size == 1000
     plan = make_plan("table1", "paper")
     ours = plan.runs[_cells(plan)["Ours", "CIFAR-100"].runs[0]]
     assert (ours.dataset, ours.model, ours.dropout) == ("cifar100", "wrn-28-10", 0.3)
     assert (ours.steps, ours.boundaries, ours.clean_size) == (60_000, (40_000, 50_000), 1000)
+    assert (ours.noise.kind, ours.noise.ratio, ours.learning_rate) == ("uniform", 0.4, 0.1)
+    assert (ours.weight_decay, ours.batch_size, ours.clean_batch_size) == (2e-4, 100, 100)
+    tuned = plan.runs[_cells(plan)["Random + FT", "CIFAR-10"].runs[0]]
+    assert tuned.finetune_steps == 5000
     plan = make_plan("figure3", "paper")
     ours = plan.runs[_cells(plan)["Ours", "0.995"].runs[0]]
-    assert (ours.steps, ours.learning_rate, ours.replicas) == (8000, 1e-3, 10)
-    assert (ours.clean_size, ours.imbalance.total) == (10, 5000)
+    assert (ours.steps, ours.learning_rate, ours.boundaries) == (8000, 1e-3, ())
+    assert (ours.clean_size, ours.imbalance.total, ours.weight_decay) == (10, 5000, 0)
+    assert len(_cells(plan)["Ours", "0.995"].runs) == 10
+    # The clean images are split from the 5,000, and only ours does not train on them.
+    assert {c.method for c in plan.runs.values() if not c.clean_in_train} == {"l2rw"}
 
 
 def test_es_is_the_shorter_schedule_and_ft_the_same_run_some_steps_longer():
@@ -112,11 +130,17 @@ def test_targets_share_their_runs():
         assert all(runs[name][folder] == runs["table2"][folder] for folder in shared)
 
 
-def test_seeds_are_replicas_where_a_scale_says_so_and_runs_of_their_own_elsewhere():
-    (folder,) = make_plan("figure3", "paper", rows=["Ours"], columns=["0.9"]).runs
-    assert folder.endswith("l2rw/seeds0-9")
-    runs = make_plan("figure3", "cpu", rows=["Ours"], columns=["0.9"], seeds=2).runs
-    assert [config.seed for config in runs.values()] == [0, 1]
+def test_seeds_train_together_where_a_scale_says_so():
+    plan = make_plan("figure3", "paper", rows=["Ours"], columns=["0.9"])
+    assert plan.groups == [tuple(plan.runs)] and len(plan.runs) == 10
+    plan = make_plan("figure3", "cpu", rows=["Ours"], columns=["0.9"], seeds=2)
+    assert plan.groups == [(folder,) for folder in plan.runs]
+    assert [config.seed for config in plan.runs.values()] == [0, 1]
+    plan = make_plan("table2", "paper", rows=["Baseline", "Baseline + FT", "Baseline + ES"])
+    assert len(plan.cells) == 6 and len(plan.groups) == 4  # + FT is no run of its own
+    # The one seed of "No noise" is the first of figure 6's five.
+    (folder,) = make_plan("table2", "paper", rows=["No noise"], columns=["CIFAR-10"]).runs
+    assert folder in make_plan("figure6", "paper", rows=["Baseline"]).runs
 
 
 def _pretend(workdir, folder, config, lines, **result):
@@ -126,7 +150,7 @@ def _pretend(workdir, folder, config, lines, **result):
     files.write_json(path / "config.json", config.to_dict())
     for line in lines:
         files.append_metrics(path, {"steps_per_second": 2.0} | line)
-    files.write_json(path / "result.json", result)
+    files.write_json(path / "result.json", MADE_WITH | result)
 
 
 def test_what_comes_after_the_main_phase_counts_with_ft_only(tmp_path):
@@ -144,26 +168,31 @@ def test_what_comes_after_the_main_phase_counts_with_ft_only(tmp_path):
     np.testing.assert_allclose(without["last"]["values"], [40, 30, 20])
     np.testing.assert_allclose(without["best"]["values"], [50, 60, 40])
     np.testing.assert_allclose(tuned["last"]["values"], [70, 60, 80])
+    assert tuned["best"] == tuned["last"]  # the best of what came on the clean set
     mean, half = reports.mean_interval([40.0, 30.0, 20.0])
     assert without["last"]["mean"] == pytest.approx(mean)
     assert without["last"]["ci95"] == pytest.approx(half)
     table = report.table([without, tuned])
     assert f"| Baseline | {mean:.2f} ± {half:.2f} | 50.00 ± " in table
     assert "| 59.54 ± 2.16 | 3 |" in table and "| 82.82 ± 0.93 | 3 |" in table
-    assert without["seconds"] == 3 * 50 / 2  # three lines of log_every steps, two a second
+    # Lines of log_every steps, two a second; the last is of the clean set's.
+    assert without["seconds"] == 2 * 50 / 2 and tuned["seconds"] == 3 * 50 / 2
 
 
-def test_replicas_are_seeds_and_errors_are_what_accuracy_lacks(tmp_path):
+def test_errors_are_what_accuracy_lacks_and_seconds_a_replica_s_share(tmp_path):
     plan = make_plan("figure3", "paper", rows=["Ours"], columns=["0.9"], seeds=2)
-    ((folder, config),) = plan.runs.items()
-    lines = [
-        {"step": 4000, "test_accuracy": [0.1, 0.1], "test_balanced_accuracy": [0.9, 0.99]},
-        {"step": 8000, "test_accuracy": [0.1, 0.1], "test_balanced_accuracy": [0.8, 0.6]},
-    ]
-    _pretend(tmp_path, folder, config, lines)
+    values = iter([(0.9, 0.8), (0.99, 0.6)])
+    for folder, config in plan.runs.items():
+        first, last = next(values)
+        lines = [
+            {"step": 4000, "test_accuracy": 0.1, "test_balanced_accuracy": first},
+            {"step": 8000, "test_accuracy": 0.1, "test_balanced_accuracy": last},
+        ]
+        _pretend(tmp_path, folder, config, lines, replicas=2)
     (entry,) = report.summarize(plan, tmp_path, report.finished(plan, tmp_path))
     np.testing.assert_allclose(entry["last"]["values"], [20, 40])
     np.testing.assert_allclose(entry["best"]["values"], [10, 1])
+    assert entry["seconds"] == 2 * 500 / 2 / 2
 
 
 def test_a_report_says_what_is_quoted_what_is_missing_and_of_what_size(tmp_path):
@@ -171,18 +200,21 @@ def test_a_report_says_what_is_quoted_what_is_missing_and_of_what_size(tmp_path)
     done = [folder for folder in plan.runs if "random" in folder][:2]
     for folder in done:
         lines = [{"step": 750, "test_accuracy": 0.5}]
-        _pretend(tmp_path, folder, plan.runs[folder], lines, device="a device")
-    text = report.write(plan, tmp_path, tmp_path / "out", ABOUT)
+        _pretend(tmp_path, folder, plan.runs[folder], lines)
+    text = report.write(plan, tmp_path, tmp_path / "out", "the command", "A note.", ["a folder"])
     assert (tmp_path / "out.md").read_text() == text
     assert "| MentorNet | quoted, not run | - | 76.6 | 0 | - |" in text
     assert "| Random | 50.00 ± 0.00 | 50.00 ± 0.00 | 86.06 ± 0.32 | 2 |" in text
     assert "| Ours | - | - | 86.92 ± 0.19 | 0 | - |" in text
     assert "Incomplete: 2 of 6 runs are done." in text
     assert "reduced, not the paper's protocol: wrn-10-1, float32, 750 steps" in text
-    assert "`the command`, on a device" in text and "A note." in text
+    assert "`the command`, on a device, JAX 0." in text and "A note." in text
+    assert "Could not go on, and count in no mean: a folder." in text
+    assert "ES" not in text and "FT" not in text.split("\n\n")[0]  # no row has them
     stored = json.loads((tmp_path / "out.json").read_text())
     assert [run["folder"] for run in stored["runs"]] == done
     assert stored["runs"][0]["device"] == "a device" and stored["note"] == "A note."
+    assert stored["runs"][0]["config"]["method"] == "random"
 
 
 @pytest.mark.parametrize("target", ["figure6", "figure7"])
@@ -195,7 +227,7 @@ def test_figures_are_drawn_of_what_is_there(target, tmp_path):
         ]
         if "l2rw" in folder or "noise0.4" in folder:
             _pretend(tmp_path, folder, config, lines)
-    report.write(plan, tmp_path, tmp_path / "out", ABOUT)
+    report.write(plan, tmp_path, tmp_path / "out", "the command")
     assert (tmp_path / "out.png").stat().st_size > 10_000
     if target == "figure7":
         curves = json.loads((tmp_path / "out.json").read_text())["curves"]
@@ -222,13 +254,40 @@ def test_a_committed_table_follows_from_its_values(path):
 
 
 def test_a_dry_run_says_what_it_would_run_and_writes_nothing(tmp_path):
-    code, out, err = _run(
-        "--target=figure3", "--scale=cpu", "--dry-run", f"--workdir={tmp_path}", "--rows=Ours"
-    )
+    code, out, err = _run("--target=figure3", "--dry-run", f"--workdir={tmp_path}", "--rows=Ours")
     assert code == 0, err
-    assert "cpu/imbalance/mnist-share0.995-noise0-clean10/l2rw/seed4: 0 of" in out
-    assert "15 runs; time left: about" in out
+    assert "share0.9-noise0-clean10/l2rw/seed1: 0 of 8 steps done\n" in out
+    assert "4 runs; time left: unknown" in out
     assert not list(tmp_path.iterdir())
+
+
+def test_the_time_that_is_left_is_that_of_the_steps_that_are_left(tmp_path):
+    plan = make_plan("figure3", "cpu", rows=["Ours"])
+    folders = list(plan.runs)
+    (tmp_path / folders[1] / "checkpoints" / "250").mkdir(parents=True)
+    text = reproduce.describe(plan, tmp_path, {folders[0]})
+    assert f"{folders[0]}: 500 of 500 steps done\n{folders[1]}: 250 of 500 steps done\n" in text
+    minutes = 13.5 * 500 * SCALES["cpu"]["imbalance"].seconds["l2rw"] / 60
+    assert f"15 runs; time left: about {minutes:.0f} minutes of one core" in text
+
+
+def test_a_group_that_cannot_go_on_leaves_the_others_and_is_named(tmp_path, monkeypatch, capsys):
+    plan = make_plan("figure3", "cpu", columns=["0.9"], seeds=1)
+    errors = [RunError("not finite"), ConfigError("in use"), JaxRuntimeError("RESOURCE_EXHAUSTED")]
+
+    def train_seeds(config, folders, together):
+        assert not together and folders == [tmp_path / list(plan.runs)[5 - len(todo)]]
+        error = todo.pop()
+        if error:
+            raise error
+        return [{"test_accuracy": 0.5}]
+
+    todo = [None, *errors, None]
+    monkeypatch.setattr(reproduce, "train_seeds", train_seeds)
+    failed = reproduce.train(plan, tmp_path, plan.groups)
+    assert list(failed) == list(plan.runs)[1:4] and not todo
+    out = capsys.readouterr().out
+    assert out.count("test accuracy 0.5000\n") == 2 and "error: in use\n" in out
 
 
 @pytest.mark.parametrize(
@@ -268,7 +327,7 @@ def test_every_target_runs_at_smoke_scale_and_only_once(target, tmp_path):
 
 @pytest.mark.slow
 def test_killed_anywhere_and_started_again_it_goes_on_from_the_last_chunks(tmp_path):
-    run = "smoke/imbalance/*/l2rw/seeds0-1"
+    run = "smoke/imbalance/*/l2rw/seeds0-1"  # the two seeds side by side
 
     def arguments(name):
         where = [f"--workdir={tmp_path / name}", f"--output={tmp_path / name}-out"]
