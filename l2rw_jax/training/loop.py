@@ -45,7 +45,7 @@ def train_and_evaluate(config, workdir):
     Raises:
       ConfigError: the run cannot be as asked for; nothing was written.
       RunError: the run cannot go on; earlier checkpoints are kept.
-      Stopped: SIGTERM or SIGINT came; the state is saved.
+      Stopped: SIGTERM or SIGINT came; the state is saved, or the result if that was the end.
     """
     validate(config)
     result = files.check_workdir(workdir, config)
@@ -60,7 +60,7 @@ def train_and_evaluate(config, workdir):
         try:
             if writes:
                 files.write_json(f"{workdir}/{files.CONFIG}", config.to_dict())
-            return _train(config, workdir, run_data, model, optimizer, asked, writes)
+            result = _train(config, workdir, run_data, model, optimizer, asked, writes)
         except data.ReadError as error:
             raise RunError(f"config.dataset={config.dataset}: {error}") from error
         except OSError as error:
@@ -68,6 +68,9 @@ def train_and_evaluate(config, workdir):
                 f"workdir: {workdir} cannot be written: {error.strerror or error}; earlier "
                 "checkpoints are kept, and the same command goes on from them."
             ) from error
+        if asked():  # too late for this run, but others may be about to follow
+            raise Stopped(f"stopped after the last step; the result is in {workdir}.")
+        return result
 
 
 def _train(config, workdir, run_data, model, optimizer, asked, writes):

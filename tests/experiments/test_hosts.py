@@ -13,7 +13,8 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 FIELDS = {
-    **{"model": "mlp-16", "batch_size": 80, "clean_batch_size": 80, "val_size": 50},
+    **{"model": "mlp-16", "batch_size": 80, "val_size": 50},
+    **{"clean_size": 100, "clean_batch_size": 80},
     **{"noise.kind": "uniform", "noise.ratio": 0.4},
     **{"steps": 20, "log_every": 5, "eval_every": 10, "checkpoint_every": 10},
 }

@@ -74,7 +74,8 @@ def stopped(tmp_path_factory):
 def _start(workdir, cache, **fields):
     """Starts the program of this run."""
     flags = [f"--config.{name}={value}" for name, value in (FIELDS | fields).items()]
-    flags += ["--config.boundaries=()", "--config.clip_norm=0.0"]
+    flags += ["--config.boundaries=()", "--config.clip_norm=0.0", "--config.weight_decay=0.0"]
+    flags += ["--config.clean_size=100", "--config.clean_batch_size=100"]
     return subprocess.Popen(
         [
             *(sys.executable, "-m", "experiments.train", f"--workdir={workdir}"),
@@ -341,6 +342,16 @@ def test_a_step_with_a_nan_is_skipped_and_counted(tmp_path, monkeypatch):
 
 def _flat(tree):
     return [np.ravel(leaf) for leaf in jax.tree.leaves(tree)]
+
+
+def test_a_signal_in_the_last_chunk_is_not_lost(tmp_path, monkeypatch):
+    config = _config(method="baseline")
+    _stop_at(monkeypatch, config.steps)
+    with pytest.raises(loop.Stopped, match=r"^stopped after the last step; the result is in "):
+        train_and_evaluate(config, tmp_path)
+    monkeypatch.undo()
+    result = json.loads((tmp_path / "result.json").read_text())
+    assert train_and_evaluate(config, tmp_path) == result
 
 
 def test_too_many_bad_steps_end_a_run_and_keep_the_last_good_state(tmp_path, monkeypatch):

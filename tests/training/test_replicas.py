@@ -88,6 +88,21 @@ def test_seeds_that_cannot_go_on_together_train_one_by_one(tmp_path, monkeypatch
     assert [result["seed"] for result in results] == [3, 4]
 
 
+def test_a_seed_that_cannot_go_on_leaves_the_others(tmp_path, monkeypatch):
+    train = replicas.train_and_evaluate
+
+    def all_but_four(config, workdir):
+        if config.seed == 4:
+            raise RunError("step 7")
+        return train(config, workdir)
+
+    monkeypatch.setattr(replicas, "train_and_evaluate", all_but_four)
+    folders = [tmp_path / f"seed{i}" for i in (3, 4, 5)]
+    with pytest.raises(RunError, match=r"^seed 4: step 7$"):
+        train_seeds(_config(), folders)
+    assert [(folder / "result.json").exists() for folder in folders] == [True, False, True]
+
+
 def test_replicas_of_seeds_are_refused(tmp_path):
     with pytest.raises(ConfigError, match=r"config.replicas: got 2; takes 1 where seeds"):
         train_seeds(_config(replicas=2), [tmp_path / "seed3"])
