@@ -28,7 +28,7 @@ class Scale(NamedTuple):
 
 
 _SMOKE = {"model": "mlp-16", "steps": 8, "log_every": 2, "eval_every": 4}
-_CPU = {  # the paper's schedules divided by 80
+_CPU = {  # the schedules are the paper's divided by 80, FT by 100
     "model": "resnet-8",
     "batch_size": 50,
     "clean_batch_size": 50,
