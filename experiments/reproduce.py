@@ -19,12 +19,11 @@ import jax
 from absl import flags
 
 from experiments import cli
-from experiments.reproduction import report
+from experiments.reproduction import execute, report
 from experiments.reproduction.expand import make_plan
 from experiments.reproduction.scales import SCALES
 from experiments.reproduction.targets import TARGETS
-from l2rw_jax.training import ConfigError, RunError, check, train_seeds
-from l2rw_jax.training import workdir as files
+from l2rw_jax.training import ConfigError, RunError, check
 
 TARGET = flags.DEFINE_enum("target", None, list(TARGETS), "Which table or figure.")
 SCALE = flags.DEFINE_enum(
@@ -48,16 +47,16 @@ def main():
     )
     workdir = Path(cli.WORKDIR.value or "runs/reproduce")
     shard, shards = parse_shard(SHARD.value)
-    done = check_folders(plan, workdir)
+    done = report.finished(plan, workdir)  # refuses folders that hold something else
     if DRY_RUN.value:
-        print(describe(plan, workdir, done))
+        print(execute.describe(plan, workdir, done))
     for cell in {cell.column.label: cell for cell in plan.cells if cell.runs}.values():
         check(plan.runs[cell.runs[0]])  # mistakes, data that is not there, come to light first
     if DRY_RUN.value:
         return
     output = OUTPUT.value or f"results/{plan.target}-{plan.scale}-{device_name()}"
     Path(output).parent.mkdir(parents=True, exist_ok=True)
-    failed = train(plan, workdir, plan.groups[shard::shards])
+    failed = execute.train(plan, workdir, plan.groups[shard::shards])
     if shards > 1:
         print("this shard is done; the command without --shard reports, when all are")
     elif jax.process_index() == 0:
@@ -67,59 +66,12 @@ def main():
         raise RunError(f"{len(failed)} runs could not go on, the others are done: {list(failed)}")
 
 
-def check_folders(plan, workdir):
-    """The runs' folders that hold their result; refuses those that hold something else."""
-    return {
-        folder
-        for folder, config in plan.runs.items()
-        if files.check_workdir(workdir / folder, config) is not None
-    }
-
-
-def train(plan, workdir, groups):
-    """Trains what is not done yet; ``{folder: message}`` of the groups that could not go on."""
-    failed = {}
-    for number, group in enumerate(groups, 1):
-        folders = [workdir / folder for folder in group]
-        try:
-            results = train_seeds(plan.runs[group[0]], folders, together=len(group) > 1)
-            outcome = [f"{result['test_accuracy']:.4f}" for result in results]
-            print(f"[{number}/{len(groups)}] {group[0]}: test accuracy {', '.join(outcome)}")
-        except (RunError, ConfigError, jax.errors.JaxRuntimeError) as error:
-            # No reason to leave out the others: out of memory, not finite, used by another process.
-            failed[group[0]] = str(error).splitlines()[0]
-            print(f"[{number}/{len(groups)}] {group[0]}: error: {failed[group[0]]}")
-        sys.stdout.flush()
-    return failed
-
-
 def parse_shard(text):
     """``(i, n)`` of I/N."""
     match = re.fullmatch(r"(\d+)/(\d+)", text)
     if not match or not int(match[1]) < int(match[2]):
         raise ConfigError(f"--shard: got {text!r}; takes I/N with I from 0 to N - 1, as 0/2.")
     return int(match[1]), int(match[2])
-
-
-def describe(plan, workdir, finished):
-    """The runs of a plan, which of them are done, and an estimate of the rest."""
-    scale = SCALES[plan.scale][TARGETS[plan.target].family]
-    lines, seconds = [], 0.0
-    for folder, config in plan.runs.items():
-        steps = config.steps + config.finetune_steps
-        done = steps if folder in finished else steps_done(workdir / folder)
-        if scale.seconds:
-            kind = config.method if config.method in scale.seconds else "other"
-            seconds += (steps - done) * scale.seconds[kind]
-        lines.append(f"{folder}: {done:,} of {steps:,} steps done")
-    time = "unknown" if scale.seconds is None else f"about {seconds / 60:.0f} minutes of one core"
-    memory = "unknown" if scale.gigabytes is None else f"about {scale.gigabytes:g} GB a process"
-    return "\n".join([*lines, f"{len(lines)} runs; time left: {time}; memory: {memory}"])
-
-
-def steps_done(folder):
-    """The step of a run's newest checkpoint."""
-    return max((int(path.name) for path in folder.glob("checkpoints/[0-9]*")), default=0)
 
 
 def device_name():

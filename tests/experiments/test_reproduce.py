@@ -12,8 +12,7 @@ import numpy as np
 import pytest
 from jax.errors import JaxRuntimeError
 
-from experiments import reproduce
-from experiments.reproduction import report
+from experiments.reproduction import execute, report
 from experiments.reproduction.expand import make_plan
 from experiments.reproduction.scales import SCALES
 from experiments.reproduction.targets import TARGETS
@@ -265,7 +264,7 @@ def test_the_time_that_is_left_is_that_of_the_steps_that_are_left(tmp_path):
     plan = make_plan("figure3", "cpu", rows=["Ours"])
     folders = list(plan.runs)
     (tmp_path / folders[1] / "checkpoints" / "250").mkdir(parents=True)
-    text = reproduce.describe(plan, tmp_path, {folders[0]})
+    text = execute.describe(plan, tmp_path, {folders[0]})
     assert f"{folders[0]}: 500 of 500 steps done\n{folders[1]}: 250 of 500 steps done\n" in text
     minutes = 13.5 * 500 * SCALES["cpu"]["imbalance"].seconds["l2rw"] / 60
     assert f"15 runs; time left: about {minutes:.0f} minutes of one core" in text
@@ -283,8 +282,8 @@ def test_a_group_that_cannot_go_on_leaves_the_others_and_is_named(tmp_path, monk
         return [{"test_accuracy": 0.5}]
 
     todo = [None, *errors, None]
-    monkeypatch.setattr(reproduce, "train_seeds", train_seeds)
-    failed = reproduce.train(plan, tmp_path, plan.groups)
+    monkeypatch.setattr(execute, "train_seeds", train_seeds)
+    failed = execute.train(plan, tmp_path, plan.groups)
     assert list(failed) == list(plan.runs)[1:4] and not todo
     out = capsys.readouterr().out
     assert out.count("test accuracy 0.5000\n") == 2 and "error: in use\n" in out

@@ -1,0 +1,47 @@
+"""What a plan has still to train, and training it."""
+
+import sys
+
+import jax
+
+from experiments.reproduction.scales import SCALES
+from experiments.reproduction.targets import TARGETS
+from l2rw_jax.training import ConfigError, RunError, train_seeds
+
+
+def train(plan, workdir, groups):
+    """Trains what is not done yet; ``{folder: message}`` of the groups that could not go on."""
+    failed = {}
+    for number, group in enumerate(groups, 1):
+        folders = [workdir / folder for folder in group]
+        try:
+            results = train_seeds(plan.runs[group[0]], folders, together=len(group) > 1)
+            outcome = [f"{result['test_accuracy']:.4f}" for result in results]
+            print(f"[{number}/{len(groups)}] {group[0]}: test accuracy {', '.join(outcome)}")
+        except (RunError, ConfigError, jax.errors.JaxRuntimeError) as error:
+            # No reason to leave out the others: out of memory, not finite, used by another process.
+            failed[group[0]] = str(error).splitlines()[0]
+            print(f"[{number}/{len(groups)}] {group[0]}: error: {failed[group[0]]}")
+        sys.stdout.flush()
+    return failed
+
+
+def describe(plan, workdir, finished):
+    """The runs of a plan, which of them are done, and an estimate of the rest."""
+    scale = SCALES[plan.scale][TARGETS[plan.target].family]
+    lines, seconds = [], 0.0
+    for folder, config in plan.runs.items():
+        steps = config.steps + config.finetune_steps
+        done = steps if folder in finished else steps_done(workdir / folder)
+        if scale.seconds:
+            kind = config.method if config.method in scale.seconds else "other"
+            seconds += (steps - done) * scale.seconds[kind]
+        lines.append(f"{folder}: {done:,} of {steps:,} steps done")
+    time = "unknown" if scale.seconds is None else f"about {seconds / 60:.0f} minutes of one core"
+    memory = "unknown" if scale.gigabytes is None else f"about {scale.gigabytes:g} GB a process"
+    return "\n".join([*lines, f"{len(lines)} runs; time left: {time}; memory: {memory}"])
+
+
+def steps_done(folder):
+    """The step of a run's newest checkpoint."""
+    return max((int(path.name) for path in folder.glob("checkpoints/[0-9]*")), default=0)
