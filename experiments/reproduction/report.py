@@ -179,12 +179,12 @@ def _sizes(plan, scale):
         return "/".join(dict.fromkeys(f"{config[field]:,}" for config in configs))
 
     main = max(configs, key=lambda config: config.steps)
-    rows = [cell.row for cell in plan.cells]
     models = "/".join(dict.fromkeys(config.model for config in configs))
     text = f"{models}, {main.dtype}, {main.steps:,} steps"
-    if any(row.short for row in rows):
-        text += f" (ES: {scale.short['steps']:,}, drops after {list(scale.short['boundaries'])})"
-    if any(row.finetune for row in rows):
+    short = [plan.runs[cell.runs[0]] for cell in plan.cells if cell.row.short]
+    if short:
+        text += f" (ES: {short[0].steps:,}, drops after {list(short[0].boundaries)})"
+    if any(cell.row.finetune for cell in plan.cells):
         text += f", FT {scale.finetune_steps:,} steps"
     text += f", rate {main.learning_rate:g}"
     if main.boundaries:

@@ -59,6 +59,7 @@ def test_every_target_has_runs_that_are_valid_at_every_scale(target, scale):
     for config in plan.runs.values():
         validate(config)
         assert config.checkpoint_every == config.log_every
+    assert "no device yet" in report.caption(plan, {}, "the command", "", [])
     for cell in plan.cells:
         assert bool(cell.runs) == bool(cell.row.method)
         assert len(cell.row.paper) in (0, len(TARGETS[target].columns))
