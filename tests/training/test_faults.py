@@ -183,7 +183,7 @@ def test_killed_replicas_and_streams_go_on_bit_for_bit(tmp_path, cache, whole, f
     ("number", "fields"),
     [
         (signal.SIGTERM, {}),
-        (signal.SIGINT, {"replicas": 2}),
+        pytest.param(signal.SIGINT, {"replicas": 2}, marks=pytest.mark.slow),
         (signal.SIGTERM, {"stream": True}),
     ],
     ids=["SIGTERM", "SIGINT with replicas", "SIGTERM with a stream"],
