@@ -1,5 +1,6 @@
 """Checkpoints of the training state, by Orbax: a run that was stopped goes on where it was."""
 
+import contextlib
 import errno
 import os
 import zlib
@@ -78,6 +79,18 @@ def close(checkpoints):
     """
     _written(checkpoints, checkpoints.wait_until_finished)
     checkpoints.close()
+
+
+@contextlib.contextmanager
+def finished_on_error(checkpoints):
+    """Lets no write go on in the background after an error, beside another run in this folder."""
+    try:
+        yield
+    except BaseException:
+        if jax.process_count() == 1:  # others would have to wait too, and may not be there
+            with contextlib.suppress(OSError, ValueError):  # the first error is the one to tell
+                checkpoints.wait_until_finished()
+        raise
 
 
 def _written(checkpoints, write):

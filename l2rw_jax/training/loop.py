@@ -60,7 +60,11 @@ def train_and_evaluate(config, workdir):
         try:
             if writes:
                 files.write_json(f"{workdir}/{files.CONFIG}", config.to_dict())
-            result = _train(config, workdir, run_data, model, optimizer, asked, writes)
+            checkpoints = checkpoint.open_checkpoints(workdir, config.keep_checkpoints)
+            with checkpoint.finished_on_error(checkpoints):
+                result = _train(
+                    config, workdir, checkpoints, run_data, model, optimizer, asked, writes
+                )
         except data.ReadError as error:
             raise RunError(f"config.dataset={config.dataset}: {error}") from error
         except OSError as error:
@@ -73,8 +77,7 @@ def train_and_evaluate(config, workdir):
         return result
 
 
-def _train(config, workdir, run_data, model, optimizer, asked, writes):
-    checkpoints = checkpoint.open_checkpoints(workdir, config.keep_checkpoints)
+def _train(config, workdir, checkpoints, run_data, model, optimizer, asked, writes):
     state, key = initial_state(config, model, optimizer, run_data)
     state = checkpoint.restore_newest(checkpoints, jax.device_get(state))
     start = _agreed(int(np.max(state.step)))
