@@ -156,3 +156,12 @@ def test_a_checkpoint_that_cannot_be_written_is_one_line(tmp_path, monkeypatch):
     ):
         checkpoint.save(checkpoints, _state(20))
     jax.tree.map(np.testing.assert_array_equal, _restore(tmp_path), _state(10))
+
+
+def test_nothing_is_written_in_the_background_after_an_error(tmp_path):
+    checkpoints = checkpoint.open_checkpoints(tmp_path, 2)
+    with pytest.raises(KeyboardInterrupt), checkpoint.finished_on_error(checkpoints):
+        checkpoint.save(checkpoints, _state(1, size=5_000_000))
+        raise KeyboardInterrupt
+    assert [path.name for path in (tmp_path / "checkpoints").iterdir()] == ["1"]
+    checkpoints.close()
