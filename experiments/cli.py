@@ -38,6 +38,7 @@ STATUS = {ConfigError: 2, RunError: 1, Stopped: 75}
 def run(main, *, required=("config", "workdir")):
     """Runs ``main()`` with the flags parsed; what ends it early is one line and an exit status."""
     logging.set_verbosity(logging.WARNING)  # not which accelerators JAX did not find
+    sys.unraisablehook = _unraisable
     flags.mark_flags_as_required(list(required))
     app.run(lambda argv: _one_line(_start, main), flags_parser=lambda argv: _one_line(_parse, argv))
 
@@ -105,6 +106,15 @@ def _one_line(function, *args):
         text = " ".join(str(error).split())
         print(text if label == "stopped" else f"error: {text}", file=sys.stderr, flush=True)
         sys.exit(STATUS[type(error)])
+
+
+def _unraisable(unraisable, report=sys.unraisablehook):
+    """Passes over TensorStore's late answers to a save that has failed, which is told in one line.
+
+    Its threads answer an event loop of Orbax's that the first failure has closed: a traceback each.
+    """
+    if str(unraisable.exc_value) != "Event loop is closed":
+        report(unraisable)
 
 
 def _parse(argv):

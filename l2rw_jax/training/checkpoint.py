@@ -2,7 +2,9 @@
 
 import contextlib
 import errno
+import logging as standard_logging
 import os
+import traceback
 import zlib
 from pathlib import Path
 
@@ -19,6 +21,7 @@ FORMAT = 1  # of what a checkpoint holds; raise it when TrainState changes
 def open_checkpoints(workdir, keep):
     """The checkpoints of a run, the newest ``keep`` of them, written in the background."""
     logging.get_absl_logger().addFilter(_is_news)
+    standard_logging.getLogger("asyncio").addFilter(_is_news)
     options = ocp.CheckpointManagerOptions(
         max_to_keep=keep,
         cleanup_tmp_directories=True,  # of runs that were killed while they saved
@@ -107,8 +110,9 @@ def _written(checkpoints, write):
 
 
 def _is_news(record):
-    """False for the tracebacks that Orbax logs of what it also raises."""
-    return not (record.exc_info and "orbax" in record.pathname)
+    """False for tracebacks out of Orbax: it raises the first, asyncio repeats those beside it."""
+    frames = traceback.extract_tb(record.exc_info[2]) if record.exc_info else []
+    return not any("orbax" in frame.filename for frame in frames)
 
 
 def _restore(checkpoints, step, state):

@@ -1,5 +1,6 @@
 """A checkpoint comes back as it was saved; one that is torn is passed over, and said so."""
 
+import logging
 import os
 
 import jax
@@ -165,3 +166,14 @@ def test_nothing_is_written_in_the_background_after_an_error(tmp_path):
         raise KeyboardInterrupt
     assert [path.name for path in (tmp_path / "checkpoints").iterdir()] == ["1"]
     checkpoints.close()
+
+
+@pytest.mark.parametrize("logger", ["absl", "asyncio"])
+@pytest.mark.parametrize(("file", "told"), [("orbax/save.py", 0), ("other.py", 1)])
+def test_what_orbax_raises_is_not_logged_besides(tmp_path, caplog, logger, file, told):
+    checkpoint.open_checkpoints(tmp_path, 2).close()
+    try:
+        exec(compile("raise OSError", file, "exec"))  # as if that file had raised it
+    except OSError:
+        logging.getLogger(logger).exception("a task's exception was never retrieved")
+    assert len(caplog.records) == told

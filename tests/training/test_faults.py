@@ -98,7 +98,9 @@ def _wait_until(condition, program):
 
 
 def _last_line(program):
-    return program.communicate(timeout=120)[1].strip().splitlines()[-1]
+    errors = program.communicate(timeout=120)[1]
+    assert "Traceback" not in errors
+    return errors.strip().splitlines()[-1]
 
 
 def _stop_at(monkeypatch, step, number=signal.SIGTERM):
