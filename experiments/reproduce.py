@@ -27,7 +27,10 @@ from l2rw_jax.training import ConfigError, RunError, check
 
 TARGET = flags.DEFINE_enum("target", None, list(TARGETS), "Which table or figure.")
 SCALE = flags.DEFINE_enum(
-    "scale", "smoke", list(SCALES), "paper: its protocol; cpu: a reduced one; smoke: a minute."
+    "scale",
+    "smoke",
+    list(SCALES),
+    "paper: its protocol; cpu: a reduced one; mnist: CIFAR-10's on MNIST; smoke: a minute.",
 )
 DRY_RUN = flags.DEFINE_bool("dry-run", False, "Only says what would be run.")
 ROWS = flags.DEFINE_list("rows", None, "Only these rows, as 'Ours,Baseline + ES'.")

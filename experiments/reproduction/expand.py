@@ -55,9 +55,14 @@ def make_plan(target_name, scale_name, *, rows=None, columns=None, seeds=None):
       The ``Plan``.
 
     Raises:
-      ConfigError: a label is none of the target's.
+      ConfigError: a label is none of the target's, or the scale has none of this protocol.
     """
     target = TARGETS[target_name]
+    if target.family not in SCALES[scale_name]:
+        takes = ", ".join(name for name, scales in SCALES.items() if target.family in scales)
+        raise ConfigError(
+            f"--scale: got {scale_name!r}, which {target_name} has not; takes {takes}."
+        )
     scale = SCALES[scale_name][target.family]
     _check_labels("--rows", rows, target.rows)
     _check_labels("--columns", columns, target.columns)

@@ -72,6 +72,7 @@ def summarize(plan, workdir, done):
     """
     target = TARGETS[plan.target]
     labels = [column.label for column in target.columns]
+    shown = SCALES[plan.scale][target.family].columns
     summary = []
     for row, column, folders in plan.cells:
         folders = [folder for folder in folders if folder in done]
@@ -92,7 +93,7 @@ def summarize(plan, workdir, done):
             summary.append(
                 {
                     "row": row.label,
-                    "column": name or column.label,
+                    "column": name or shown.get(column.label, column.label),
                     "paper": paper,
                     "quoted": not row.method,
                     "seeds": len(last),
@@ -180,7 +181,7 @@ def _sizes(plan, scale):
 
     main = max(configs, key=lambda config: config.steps)
     models = "/".join(dict.fromkeys(config.model for config in configs))
-    text = f"{models}, {main.dtype}, {main.steps:,} steps"
+    text = f"{main.dataset}, {models}, {main.dtype}, {main.steps:,} steps"
     short = [plan.runs[cell.runs[0]] for cell in plan.cells if cell.row.short]
     if short:
         text += f" (ES: {short[0].steps:,}, drops after {list(short[0].boundaries)})"

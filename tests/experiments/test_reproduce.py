@@ -51,8 +51,10 @@ def _cells(plan):
     return {(cell.row.label, cell.column.label): cell for cell in plan.cells}
 
 
-@pytest.mark.parametrize("scale", SCALES)
-@pytest.mark.parametrize("target", TARGETS)
+@pytest.mark.parametrize(
+    ("target", "scale"),
+    [(t, s) for t in TARGETS for s in SCALES if TARGETS[t].family in SCALES[s]],
+)
 def test_every_target_has_runs_that_are_valid_at_every_scale(target, scale):
     plan = make_plan(target, scale)
     assert plan.runs
@@ -207,7 +209,7 @@ def test_a_report_says_what_is_quoted_what_is_missing_and_of_what_size(tmp_path)
     assert "| Random | 50.00 ± 0.00 | 50.00 ± 0.00 | 86.06 ± 0.32 | 2 |" in text
     assert "| Ours | - | - | 86.92 ± 0.19 | 0 | - |" in text
     assert "Incomplete: 2 of 6 runs are done." in text
-    assert "reduced, not the paper's protocol: wrn-10-1, float32, 750 steps" in text
+    assert "reduced, not the paper's protocol: cifar10, wrn-10-1, float32, 750 steps" in text
     assert "`the command`, on a device, JAX 0." in text and "A note." in text
     assert "Could not go on, and count in no mean: a folder." in text
     assert "ES" not in text and "FT" not in text.split("\n\n")[0]  # no row has them
@@ -215,6 +217,22 @@ def test_a_report_says_what_is_quoted_what_is_missing_and_of_what_size(tmp_path)
     assert [run["folder"] for run in stored["runs"]] == done
     assert stored["runs"][0]["device"] == "a device" and stored["note"] == "A note."
     assert stored["runs"][0]["config"]["method"] == "random"
+
+
+def test_a_table_says_which_data_stand_in_for_the_paper_s(tmp_path):
+    plan = make_plan("table2", "mnist", rows=["Weighted + FT", "Ours"])
+    assert {config.dataset for config in plan.runs.values()} == {"mnist"}
+    paper = make_plan("table2", "paper", rows=["Ours"], columns=["CIFAR-10"])
+    (ours, *_), (theirs, *_) = ([c for c in p.runs.values() if c.seed == 0] for p in (plan, paper))
+    assert (8 * ours.steps, tuple(8 * step for step in ours.boundaries)) == (
+        80_000,
+        (40_000, 60_000),
+    )
+    for field in ("noise", "clean_size", "val_size", "batch_size", "optimizer", "weight_decay"):
+        assert ours[field] == theirs[field]
+    text = report.write(plan, tmp_path, tmp_path / "out", "the command")
+    assert "| method | MNIST for CIFAR-10, last | best epoch | paper | seeds |" in text
+    assert ": mnist, mlp-256-256, float32, 10,000 steps, FT 625 steps, rate 0.01," in text
 
 
 @pytest.mark.parametrize("target", ["figure6", "figure7"])
@@ -297,10 +315,15 @@ def test_a_group_that_cannot_go_on_leaves_the_others_and_is_named(tmp_path, monk
         ("--columns=0.99", "--columns: got '0.99'; takes some of CIFAR-10, CIFAR-100."),
         ("--shard=2/2", "--shard: got '2/2'; takes I/N"),
         ("--target=table3", "table3"),
+        (
+            ["--target=figure3", "--scale=mnist"],
+            "--scale: got 'mnist', which figure3 has not; takes paper, cpu, smoke.",
+        ),
     ],
 )
 def test_a_mistake_is_one_line(argument, message, tmp_path):
-    code, _, err = _run("--target=table2", f"--workdir={tmp_path}", argument)
+    arguments = [argument] if isinstance(argument, str) else argument
+    code, _, err = _run("--target=table2", f"--workdir={tmp_path}", *arguments)
     assert code == 2
     lines = [line for line in err.splitlines() if not line.startswith("compiled programs")]
     assert message in lines[0] and len(lines) == 1
