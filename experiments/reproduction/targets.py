@@ -148,7 +148,11 @@ TARGETS = {
             Row("Ours", "l2rw"),
         ),
         axis="clean images",
-        fewer={"cpu": ("15", "50", "100", "1000"), "smoke": ("15", "50")},
+        fewer={
+            "cpu": ("15", "50", "100", "1000"),
+            "mnist": ("15", "50", "100", "1000"),
+            "smoke": ("15", "50"),
+        },
     ),
     "figure6": Target(
         "Figure 6: test accuracy (%) by the level of BackgroundFlip noise",
