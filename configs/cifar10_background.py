@@ -1,7 +1,7 @@
 """CIFAR-10 with 40 % background label noise, the paper's section 4.4 (Table 2), ResNet-32.
 
 The paper's protocol: 10 clean images a class, 5,000 for hyper-validation, 80,000 steps. Labels flip
-to class 0, 40 % of each other's. Crops pad by 4 pixels; the authors' code pads by 2
+to class 0, 40 % of those of each other class. Crops pad by 4 pixels; the authors' code pads by 2
 (``--config.pad=2``). Paper: l2rw 86.73 ± 0.48, baseline 59.54 ± 2.16, random 69.51 ± 1.36.
 
 Command: ``python -m experiments.train --config=configs/cifar10_background.py --workdir=runs/c10b``,

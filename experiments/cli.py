@@ -98,6 +98,14 @@ def compilation_cache():
     return config.jax_compilation_cache_dir
 
 
+def create_folder(folder):
+    """Creates a folder for results; one that cannot be is a mistake of the flags."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigError(f"--output: {folder} cannot be made: {error.strerror}.") from None
+
+
 def _one_line(function, *args):
     try:
         return function(*args)

@@ -45,28 +45,45 @@ OUTPUT = flags.DEFINE_string(
 
 def main():
     """Runs what is missing, then reports on what is done."""
+    if flags.FLAGS.config is not None:
+        raise ConfigError(
+            "--config: takes none; the settings are experiments/reproduction/scales.py."
+        )
     plan = make_plan(
         TARGET.value, SCALE.value, rows=ROWS.value, columns=COLUMNS.value, seeds=SEEDS.value
     )
     workdir = Path(cli.WORKDIR.value or "runs/reproduce")
     shard, shards = parse_shard(SHARD.value)
+    part = bool(ROWS.value or COLUMNS.value or SEEDS.value)
+    if part and not OUTPUT.value and shards == 1 and not DRY_RUN.value:
+        raise ConfigError(
+            "--output: missing; with --rows, --columns or --seeds it takes a name of its own, as "
+            "results/part, for the whole target's results are not written over."
+        )
     done = report.finished(plan, workdir)  # refuses folders that hold something else
     if DRY_RUN.value:
         print(execute.describe(plan, workdir, done))
-    for cell in {cell.column.label: cell for cell in plan.cells if cell.runs}.values():
-        check(plan.runs[cell.runs[0]])  # mistakes, data that is not there, come to light first
+    todo = {
+        cell.column.label: folder
+        for cell in plan.cells
+        for folder in cell.runs
+        if folder not in done
+    }
+    for folder in todo.values():  # mistakes, data that is not there, come to light first
+        check(plan.runs[folder])
     if DRY_RUN.value:
         return
     output = OUTPUT.value or f"results/{plan.target}-{plan.scale}-{device_name()}"
-    Path(output).parent.mkdir(parents=True, exist_ok=True)
+    cli.create_folder(Path(output).parent)
     failed = execute.train(plan, workdir, plan.groups[shard::shards])
     if shards > 1:
         print("this shard is done; the command without --shard reports, when all are")
-    elif jax.process_index() == 0:
+    elif jax.process_index() == 0 and (report.finished(plan, workdir) or not failed):
         command = shlex.join(["python", "-m", "experiments.reproduce", *sys.argv[1:]])
         print("\n" + report.write(plan, workdir, output, command, NOTE.value, failed))
     if failed:
-        raise RunError(f"{len(failed)} runs could not go on, the others are done: {list(failed)}")
+        reasons = "; ".join(f"{folder}: {reason}" for folder, reason in failed.items())
+        raise RunError(f"{len(failed)} runs could not go on, the others are done: {reasons}")
 
 
 def parse_shard(text):

@@ -66,7 +66,7 @@ def report(results, curves, output):
     config = cli.CONFIG.value
     summary = reports.summarize(results, KEYS)
     table = reports.markdown_table(summary, KEYS)
-    Path(output).parent.mkdir(parents=True, exist_ok=True)
+    cli.create_folder(Path(output).parent)
     Path(f"{output}.md").write_text(table + "\n")
     about = {
         "command": shlex.join(["python", "-m", "experiments.side_by_side", *sys.argv[1:]]),

@@ -40,7 +40,7 @@ def main():
     for config, folder in runs:  # mistakes come to light before any work starts
         if files.check_workdir(workdir / folder, config) is None:
             check(config)
-    create_folder(output().parent)
+    cli.create_folder(output().parent)
     results: list = []
     for start in range(0, len(runs), SEEDS.value):
         seeds = runs[start : start + SEEDS.value]
@@ -89,14 +89,6 @@ def distinct(flag, values):
 def output():
     """The start of the names of what a sweep writes."""
     return Path(OUTPUT.value or f"{cli.WORKDIR.value}/sweep")
-
-
-def create_folder(folder):
-    """Creates a folder; one that cannot be is a mistake of the flags."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise ConfigError(f"--output: {folder} cannot be made: {error.strerror}.") from None
 
 
 def expand(config, methods, seeds, field, values):

@@ -7,11 +7,12 @@ import jax
 from experiments.reproduction.scales import SCALES
 from experiments.reproduction.targets import TARGETS
 from l2rw_jax.training import ConfigError, RunError, train_seeds
+from l2rw_jax.training.workdir import RESULT
 
 
 def train(plan, workdir, groups):
-    """Trains what is not done yet; ``{folder: message}`` of the groups that could not go on."""
-    failed = {}
+    """Trains what is not done yet; ``{folder: message}`` of the runs that could not go on."""
+    failed: dict[str, str] = {}
     for number, group in enumerate(groups, 1):
         folders = [workdir / folder for folder in group]
         try:
@@ -20,8 +21,10 @@ def train(plan, workdir, groups):
             print(f"[{number}/{len(groups)}] {group[0]}: test accuracy {', '.join(outcome)}")
         except (RunError, ConfigError, jax.errors.JaxRuntimeError) as error:
             # No reason to leave out the others: out of memory, not finite, used by another process.
-            failed[group[0]] = str(error).splitlines()[0]
-            print(f"[{number}/{len(groups)}] {group[0]}: error: {failed[group[0]]}")
+            reason = str(error).splitlines()[0]
+            left = [folder for folder in group if not (workdir / folder / RESULT).exists()]
+            failed |= dict.fromkeys(left, reason)
+            print(f"[{number}/{len(groups)}] {group[0]}: error: {reason}")
         sys.stdout.flush()
     return failed
 
@@ -43,5 +46,11 @@ def describe(plan, workdir, finished):
 
 
 def steps_done(folder):
-    """The step of a run's newest checkpoint."""
-    return max((int(path.name) for path in folder.glob("checkpoints/[0-9]*")), default=0)
+    """The step of the newest checkpoint of a run, or of the replicas that it is one of."""
+    seed = int(folder.name.removeprefix("seed"))
+    places = [folder]
+    for path in folder.parent.glob("seeds*-*"):
+        first, last = map(int, path.name.removeprefix("seeds").split("-"))
+        places += [path] * (first <= seed <= last)
+    names = [path.name for place in places for path in place.glob("checkpoints/*")]
+    return max((int(name) for name in names if name.isdigit()), default=0)

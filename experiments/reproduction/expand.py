@@ -65,13 +65,14 @@ def make_plan(target_name, scale_name, *, rows=None, columns=None, seeds=None):
         )
     scale = SCALES[scale_name][target.family]
     _check_labels("--rows", rows, target.rows)
-    _check_labels("--columns", columns, target.columns)
+    known = [c for c in target.columns if not scale.configs or c.config in scale.configs]
+    _check_labels("--columns", columns, known)
     labels = columns or target.fewer.get(scale_name)
     cells: list[Cell] = []
     runs: dict[str, Any] = {}
     groups: list[tuple[str, ...]] = []
     for row in target.rows:
-        for column in target.columns:
+        for column in known:
             if (rows and row.label not in rows) or (labels and column.label not in labels):
                 continue
             made = _runs(row, column, scale, target.family, seeds) if row.method else {}

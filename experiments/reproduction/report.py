@@ -29,7 +29,9 @@ def write(plan, workdir, output, command, note="", failed=()):
     text = f"{caption(plan, done, command, note, failed)}\n\n{table(summary)}\n"
     Path(f"{output}.md").write_text(text)
     runs = [
-        {"folder": folder, "config": plan.runs[folder].to_dict()} | result
+        {"folder": folder, "config": plan.runs[folder].to_dict()}
+        | result
+        | _course(Path(workdir, folder), plan.runs[folder])
         for folder, result in done.items()
     ]
     curves = _curves(plan, workdir, done) if len(target.metrics) > 1 else {}
@@ -118,6 +120,13 @@ def outcomes(folder, config, metric, finetuned):
     return values[-1], max(values)
 
 
+def _course(folder, config):
+    """Of a run's main phase its last chunk's metrics, and the largest gradient of all its steps."""
+    lines = [line for line in files.read_metrics(folder) if line["step"] <= config.steps]
+    largest = max((line.get("grad_norm_max") or 0.0 for line in lines), default=None)
+    return {"last_chunk": lines[-1], "largest_grad_norm": largest}
+
+
 def _seconds(folder, config, finetuned):
     """How long the steps took, those on the clean set only with ``finetuned``."""
     lines = files.read_metrics(folder)
@@ -180,8 +189,11 @@ def _sizes(plan, scale):
         return "/".join(dict.fromkeys(f"{config[field]:,}" for config in configs))
 
     main = max(configs, key=lambda config: config.steps)
-    models = "/".join(dict.fromkeys(config.model for config in configs))
-    text = f"{main.dataset}, {models}, {main.dtype}, {main.steps:,} steps"
+    data, models = (
+        "/".join(dict.fromkeys(config[field] for config in configs))
+        for field in ("dataset", "model")
+    )
+    text = f"{data}, {models}, {main.dtype}, {main.steps:,} steps"
     short = [plan.runs[cell.runs[0]] for cell in plan.cells if cell.row.short]
     if short:
         text += f" (ES: {short[0].steps:,}, drops after {list(short[0].boundaries)})"

@@ -74,7 +74,7 @@ def _over(config, field, values, form="{:g}"):
 # The clean set is split from the 5,000 images so that ours sees no more data than the others, which
 # have no use for it but to train on it.
 _ALL_5000 = {"clean_in_train": True}
-_CIFAR_10: dict[str, tuple[str, ...]] = {"cpu": ("CIFAR-10",), "mnist": ("CIFAR-10",)}
+_CIFAR_10: dict[str, tuple[str, ...]] = {"cpu": ("CIFAR-10",)}
 
 TARGETS = {
     "table1": Target(

@@ -201,7 +201,7 @@ def test_a_report_says_what_is_quoted_what_is_missing_and_of_what_size(tmp_path)
     plan = make_plan("table1", "cpu", rows=["MentorNet", "Random", "Ours"])
     done = [folder for folder in plan.runs if "random" in folder][:2]
     for folder in done:
-        lines = [{"step": 750, "test_accuracy": 0.5}]
+        lines = [{"step": 750, "test_accuracy": 0.5, "grad_norm_max": 3.0}]
         _pretend(tmp_path, folder, plan.runs[folder], lines)
     text = report.write(plan, tmp_path, tmp_path / "out", "the command", "A note.", ["a folder"])
     assert (tmp_path / "out.md").read_text() == text
@@ -217,6 +217,8 @@ def test_a_report_says_what_is_quoted_what_is_missing_and_of_what_size(tmp_path)
     assert [run["folder"] for run in stored["runs"]] == done
     assert stored["runs"][0]["device"] == "a device" and stored["note"] == "A note."
     assert stored["runs"][0]["config"]["method"] == "random"
+    assert stored["runs"][0]["last_chunk"]["test_accuracy"] == 0.5
+    assert stored["runs"][0]["largest_grad_norm"] == 3.0
 
 
 def test_a_table_says_which_data_stand_in_for_the_paper_s(tmp_path):
@@ -289,6 +291,30 @@ def test_the_time_that_is_left_is_that_of_the_steps_that_are_left(tmp_path):
     assert f"15 runs; time left: about {minutes:.0f} minutes of one core" in text
 
 
+def test_the_steps_of_replicas_are_those_of_each_of_their_seeds(tmp_path):
+    saved = {"seeds0-9/checkpoints": 4000, "seeds10-11/checkpoints": 8000, "seed3/checkpoints": 50}
+    for place, step in saved.items():
+        (tmp_path / place / str(step)).mkdir(parents=True)
+    (tmp_path / "seed3/checkpoints/100.orbax-checkpoint-tmp-17").mkdir()  # killed as it saved
+    assert execute.steps_done(tmp_path / "seed3") == 4000
+    assert execute.steps_done(tmp_path / "seed10") == 8000
+    assert execute.steps_done(tmp_path / "seed12") == 0
+
+
+def test_of_replicas_those_without_a_result_are_named(tmp_path, monkeypatch):
+    plan = make_plan("figure3", "paper", rows=["Ours"], columns=["0.9"], seeds=3)
+    folders = list(plan.runs)
+
+    def train_seeds(config, paths, together):
+        for path in (paths[0], paths[2]):
+            path.mkdir(parents=True)
+            files.write_json(path / "result.json", MADE_WITH)
+        raise RunError("seed 1: not finite")
+
+    monkeypatch.setattr(execute, "train_seeds", train_seeds)
+    assert execute.train(plan, tmp_path, plan.groups) == {folders[1]: "seed 1: not finite"}
+
+
 def test_a_group_that_cannot_go_on_leaves_the_others_and_is_named(tmp_path, monkeypatch, capsys):
     plan = make_plan("figure3", "cpu", columns=["0.9"], seeds=1)
     errors = [RunError("not finite"), ConfigError("in use"), JaxRuntimeError("RESOURCE_EXHAUSTED")]
@@ -315,6 +341,13 @@ def test_a_group_that_cannot_go_on_leaves_the_others_and_is_named(tmp_path, monk
         ("--columns=0.99", "--columns: got '0.99'; takes some of CIFAR-10, CIFAR-100."),
         ("--shard=2/2", "--shard: got '2/2'; takes I/N"),
         ("--target=table3", "table3"),
+        ("--config=configs/digits.py", "--config: takes none"),
+        ("--seeds=1", "--output: missing; with --rows, --columns or --seeds it takes a name of"),
+        ("--output=README.md/x/y", "--output: README.md/x cannot be made: Not a directory."),
+        (
+            ["--scale=mnist", "--columns=CIFAR-100", "--output=x"],
+            "--columns: got 'CIFAR-100'; takes some of CIFAR-10.",
+        ),
         (
             ["--target=figure3", "--scale=mnist"],
             "--scale: got 'mnist', which figure3 has not; takes paper, cpu, smoke.",
