@@ -98,12 +98,12 @@ def compilation_cache():
     return config.jax_compilation_cache_dir
 
 
-def create_folder(folder):
-    """Creates a folder for results; one that cannot be is a mistake of the flags."""
+def create_folder(folder, flag="--output"):
+    """Creates a folder that a flag names; one that cannot be is a mistake of the flag's."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise ConfigError(f"--output: {folder} cannot be made: {error.strerror}.") from None
+        raise ConfigError(f"{flag}: {folder} cannot be made: {error.strerror}.") from None
 
 
 def _one_line(function, *args):

@@ -75,6 +75,7 @@ def main():
         return
     output = OUTPUT.value or f"results/{plan.target}-{plan.scale}-{device_name()}"
     cli.create_folder(Path(output).parent)
+    cli.create_folder(workdir, "--workdir")
     failed = execute.train(plan, workdir, plan.groups[shard::shards])
     if shards > 1:
         print("this shard is done; the command without --shard reports, when all are")

@@ -345,6 +345,10 @@ def test_a_group_that_cannot_go_on_leaves_the_others_and_is_named(tmp_path, monk
         ("--seeds=1", "--output: missing; with --rows, --columns or --seeds it takes a name of"),
         ("--output=README.md/x/y", "--output: README.md/x cannot be made: Not a directory."),
         (
+            ["--workdir=README.md", "--output=runs/x"],
+            "--workdir: README.md cannot be made: File exists.",
+        ),
+        (
             ["--scale=mnist", "--columns=CIFAR-100", "--output=x"],
             "--columns: got 'CIFAR-100'; takes some of CIFAR-10.",
         ),
