@@ -1,6 +1,7 @@
 """From finished runs to a table beside the paper's, a JSON file and a figure in its form."""
 
 import itertools
+import textwrap
 from pathlib import Path
 
 import numpy as np
@@ -42,7 +43,7 @@ def write(plan, workdir, output, command, note="", failed=()):
             **{"summary": summary, "curves": curves, "failed": list(failed), "runs": runs},
         },
     )
-    title = f"{target.title}\n{plan.scale} scale, mean and 95 % interval"
+    title = f"{textwrap.fill(target.title, 64)}\n{plan.scale} scale, mean and 95 % interval"
     title += f"\n{note}" if note else ""
     if curves:
         _plot_curves(curves, f"{output}.png", title)
