@@ -47,7 +47,9 @@ def main():
         config, _ = seeds[0]
         for result in train_seeds(config, [workdir / folder for _, folder in seeds]):
             accuracy = f"test accuracy {result['test_accuracy']:.1%}"
-            print(f"[{len(results) + 1}/{len(runs)}] {runs[len(results)][1]}: {accuracy}")
+            print(
+                f"[{len(results) + 1}/{len(runs)}] {runs[len(results)][1]}: {accuracy}", flush=True
+            )
             results.append(result | ({field: config_value(config, field)} if field else {}))
     if jax.process_index() == 0:
         print("\n" + report(results, [folder for _, folder in runs], field))
