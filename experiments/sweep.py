@@ -1,6 +1,6 @@
 """Trains methods x seeds x the values of one field; a table, a JSON file and figures come of it.
 
-python -m experiments.sweep --config=configs/digits.py --workdir=runs/digits --methods=baseline,l2rw
+python -m experiments.sweep --config=configs/digits.py --workdir=runs/noise --methods=baseline,l2rw
     --seeds=3 --sweep=noise.ratio=0.0,0.2,0.4
 
 Runs that are done already are not run again.

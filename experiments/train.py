@@ -1,6 +1,6 @@
 """Trains one model by one method from one seed.
 
-python -m experiments.train --config=configs/digits.py --workdir=runs/digits --config.method=l2rw
+python -m experiments.train --config=configs/digits.py --workdir=runs/try --config.method=l2rw
 """
 
 import json
