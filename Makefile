@@ -58,7 +58,7 @@ reproduce-smoke: $(STAMP)  ## every table and figure of the paper at smoke scale
 	  $(BIN)/python -m experiments.reproduce --target=$$target --output=runs/reproduce/smoke-$$target || exit 1; \
 	done
 
-mnist-imbalance: $(STAMP)  ## what README reports of MNIST at 200:1; needs the data, an hour on 2 cores
+mnist-imbalance: $(STAMP)  ## what README reports of MNIST at 200:1; needs the data, half an hour
 	$(BIN)/python -m experiments.sweep --config=configs/mnist_imbalance.py --workdir=runs/mnist_imbalance --methods=baseline,random,l2rw --seeds=3 --output=results/mnist_imbalance
 
 stability: $(STAMP)  ## what docs/stability.md reports: 10 seeds with 50 clean images, by clip_norm
