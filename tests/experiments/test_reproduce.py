@@ -180,6 +180,9 @@ def test_what_comes_after_the_main_phase_counts_with_ft_only(tmp_path):
     assert "| 59.54 ± 2.16 | 3 |" in table and "| 82.82 ± 0.93 | 3 |" in table
     # Lines of log_every steps, two a second; the last is of the clean set's.
     assert without["seconds"] == 2 * 50 / 2 and tuned["seconds"] == 3 * 50 / 2
+    report.write(plan, tmp_path, tmp_path / "out", "the command")
+    stored = json.loads((tmp_path / "out.json").read_text())
+    assert {run["last_chunk"]["step"] for run in stored["runs"]} == {1000}  # of the main phase
 
 
 def test_errors_are_what_accuracy_lacks_and_seconds_a_replica_s_share(tmp_path):
