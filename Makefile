@@ -8,7 +8,7 @@ METHODS := baseline,random,clean_only,l2rw
 DIGITS := -m experiments.sweep --config=configs/digits.py --workdir=runs/digits --methods=$(METHODS) --seeds=5
 
 .PHONY: run test test-all lint format results stability mnist-imbalance bench parts side-by-side \
-        throughput scaling reproduce-smoke clean
+        throughput scaling reproduce-smoke optimizers modes clean
 
 $(STAMP): setup.cfg pyproject.toml
 	@echo "Making .venv (some minutes, once) ..."
@@ -52,6 +52,12 @@ throughput: $(STAMP)  ## how steps, replicas, streams and checkpoints pay
 
 scaling: $(STAMP)  ## what a step costs on many devices, on paper
 	$(BIN)/python -m experiments.scaling --output=results/scaling
+
+optimizers: $(STAMP)  ## the table of docs/optimizers.md
+	$(BIN)/python -m experiments.optimizers --write
+
+modes: $(STAMP)  ## what the scores' modes and masks cost, and how exact they are
+	$(BIN)/python -m experiments.modes --output=results/modes-cpu
 
 reproduce-smoke: $(STAMP)  ## every table and figure of the paper at smoke scale
 	for target in table1 table2 figure3 figure5 figure6 figure7; do \

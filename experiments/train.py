@@ -11,7 +11,7 @@ from l2rw_jax.training import train_and_evaluate
 
 def main():
     """Trains, and prints the result."""
-    result = train_and_evaluate(cli.CONFIG.value, cli.WORKDIR.value)
+    result = train_and_evaluate(cli.CONFIG.value, str(cli.WORKDIR.value))
     print(json.dumps(result, indent=2))
 
 

@@ -1,13 +1,26 @@
-"""Checks of the method's arguments; each message says what came, what is taken and what to do."""
+"""Checks of the method's arguments; each message says what came, what is allowed, what to do."""
+
+import functools
+from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
+from jax.typing import ArrayLike
 
-MODES = ("forward", "reverse")
+from l2rw_jax._partition import lookahead_flags
+from l2rw_jax._types import AxisName, LookaheadMask
+
+MODES = ("forward", "reverse", "finite_difference")
+
+_PARAMS_REMEDY = (
+    "takes floating arrays: keep everything else out of the parameters (Equinox: "
+    "eqx.partition(model, eqx.is_inexact_array); Flax NNX: nnx.split(model, nnx.Param, ...))."
+)
 
 
-def check_options(inner, mode, min_weight=0.0):
+def check_options(inner: Any, mode: str, min_weight: ArrayLike = 0.0) -> None:
     """Raises unless the look-ahead optimizer, the mode and the least weight are usable."""
     if inner is not None and not isinstance(inner, optax.GradientTransformation):
         raise TypeError(
@@ -19,34 +32,91 @@ def check_options(inner, mode, min_weight=0.0):
     check_min_weight(min_weight)
 
 
-def check_min_weight(min_weight):
-    """Raises unless the least rectified score, where it is known, is a number of use."""
+def check_min_weight(min_weight: ArrayLike) -> None:
+    """Raises unless the least rectified score, if its value is known, is finite and at least 0."""
     if isinstance(min_weight, jax.core.Tracer):
         return
-    if not (jnp.isscalar(min_weight) and 0 <= float(min_weight) < float("inf")):
+    if not (np.ndim(min_weight) == 0 and 0 <= float(np.asarray(min_weight)) < float("inf")):
         raise ValueError(
             f"min_weight: got {min_weight!r}; takes a number that is finite and at least 0."
         )
 
 
-def check_per_example(argument, values):
-    """Returns ``values`` if it is a floating array of shape ``[b]``."""
+def check_axis_name(axis_name: AxisName) -> None:
+    """Raises unless every name is that of a mapped axis in scope."""
+    for name in axis_name if isinstance(axis_name, tuple) else (axis_name,):
+        if name is None:
+            continue
+        try:
+            jax.lax.axis_size(name)
+        except NameError:
+            raise ValueError(
+                f"axis_name: got {name!r}, which is no mapped axis here; takes the axis_name of "
+                "the pmap, shard_map or vmap around this call. Under jit with sharded arrays leave "
+                "it out: the result is the whole batch's already."
+            ) from None
+
+
+def check_per_example(argument: str, values: Any) -> jax.Array:
+    """Returns ``values`` if it is a floating array of shape ``[b]``, b at least 1."""
     if not hasattr(values, "shape") or not hasattr(values, "dtype"):
         raise TypeError(
             f"{argument}: got {type(values).__name__}; takes one floating array of shape [b], a "
             "value per example (a function that also returns something else needs has_aux=True)."
         )
     if len(values.shape) != 1:
-        raise ValueError(
-            f"{argument}: got shape {values.shape}; takes shape [b], a value per example: don't "
-            "average or sum over the batch."
+        remedy = (
+            "don't average or sum over the batch."
+            if not values.shape
+            else "average over the other axes, or reshape(-1) to weight every entry by itself."
         )
+        raise ValueError(
+            f"{argument}: got shape {values.shape}; takes shape [b], a value per example: {remedy}"
+        )
+    if values.shape[0] == 0:
+        raise ValueError(f"{argument}: got shape (0,); takes shape [b] with at least one example.")
     if not jnp.issubdtype(values.dtype, jnp.floating):
         raise TypeError(f"{argument}: got dtype {values.dtype}; takes a floating dtype.")
-    return values
+    checked: jax.Array = values
+    return checked
 
 
-def check_aux(result):
+def check_groups(
+    groups: Any, num_groups: int | None, scores: jax.Array, axis_name: AxisName
+) -> tuple[jax.Array, int]:
+    """Returns the groups as an array ``[b]``, and their number, found if it may be left out."""
+    if groups is None:
+        raise ValueError(f"groups: got None with num_groups={num_groups}; takes [b] integers.")
+    known = not isinstance(groups, jax.core.Tracer)
+    values = np.asarray(groups) if known else groups
+    groups = jnp.asarray(groups)
+    if groups.shape != scores.shape:
+        raise ValueError(
+            f"groups: got shape {groups.shape}; takes {scores.shape}, the group of each example."
+        )
+    if not jnp.issubdtype(groups.dtype, jnp.integer):
+        raise TypeError(
+            f"groups: got dtype {groups.dtype}; takes integers in [0, num_groups), for example "
+            "from np.unique(names, return_inverse=True)."
+        )
+    if num_groups is None:
+        if not known or axis_name is not None:
+            raise ValueError(
+                "num_groups: got None; needed with groups under jax.jit or axis_name, where their "
+                "values are not known: pass how many groups there are in all."
+            )
+        num_groups = int(values.max()) + 1
+    if not isinstance(num_groups, int | np.integer) or num_groups < 1:
+        raise ValueError(f"num_groups: got {num_groups!r}; takes an integer of at least 1.")
+    if known and not (values.min() >= 0 and values.max() < num_groups):
+        raise ValueError(
+            f"groups: got values from {values.min()} to {values.max()}; takes "
+            f"integers in [0, {num_groups})."
+        )
+    return groups, int(num_groups)
+
+
+def check_aux(result: Any) -> tuple[Any, Any]:
     """Returns ``result`` if it is the pair that ``has_aux`` asks for."""
     if not isinstance(result, tuple) or len(result) != 2:
         raise TypeError(
@@ -56,66 +126,141 @@ def check_aux(result):
     return result
 
 
-def check_scalar(argument, value):
+def check_scalar(argument: str, value: Any) -> jax.Array:
     """Returns ``value`` if it is a floating scalar."""
     if getattr(value, "shape", None) != () or not jnp.issubdtype(value.dtype, jnp.floating):
         got = f"shape {value.shape}, {value.dtype}" if hasattr(value, "shape") else type(value)
         raise ValueError(
             f"{argument}: got {got}; takes a floating scalar, the mean loss over the clean batch."
         )
-    return value
+    checked: jax.Array = value
+    return checked
 
 
-def resolve_inner_state(inner, inner_state, params):
-    """Returns the look-ahead optimizer's state; left out, it must be one without arrays."""
+def check_loss_functions(per_example_loss_fn: Any, clean_loss_fn: Any, extra_args: Any) -> None:
+    """Raises unless ``reweight``'s update was given both loss functions, by their present names."""
+    if "val_loss_fn" in extra_args:
+        raise TypeError("val_loss_fn: renamed in version 0.2.0; pass it as clean_loss_fn.")
+    for name, fn in (
+        ("per_example_loss_fn", per_example_loss_fn),
+        ("clean_loss_fn", clean_loss_fn),
+    ):
+        if not callable(fn):
+            got = "nothing" if fn is None else type(fn).__name__
+            raise TypeError(
+                f"{name}: got {got}; reweight's update takes it as a keyword, a function of the "
+                "parameters. A caller that does not pass keywords on, such as Flax's "
+                "TrainState.apply_gradients, needs reweighted_value_and_grad in its place."
+            )
+
+
+def check_params(params: optax.Params) -> None:
+    """Raises unless every leaf of the parameters is a floating array."""
     if params is None:
         raise ValueError("params: got None; takes the pytree of parameters that the losses are of.")
     for path, leaf in jax.tree.leaves_with_path(params):
+        where = f"params{jax.tree_util.keystr(path)}"
+        if not hasattr(leaf, "dtype") and not isinstance(leaf, float):
+            raise TypeError(f"{where}: got {type(leaf).__name__}; {_PARAMS_REMEDY}")
         if not jnp.issubdtype(jnp.result_type(leaf), jnp.floating):
-            raise TypeError(
-                f"params{jax.tree_util.keystr(path)}: got {jnp.result_type(leaf)}; takes floating "
-                "arrays: keep integers and flags out of the parameters."
+            raise TypeError(f"{where}: got {jnp.result_type(leaf)}; {_PARAMS_REMEDY}")
+
+
+def check_not_empty(argument: str, batch: Any) -> None:
+    """Raises if an array of the batch has no rows."""
+    for path, leaf in jax.tree.leaves_with_path(batch):
+        if np.shape(leaf)[:1] == (0,):
+            where = f"{argument}{jax.tree_util.keystr(path)}"
+            raise ValueError(f"{where}: got shape {np.shape(leaf)}; takes at least one example.")
+
+
+def resolve_inner(
+    inner: optax.GradientTransformation | None,
+    inner_state: optax.OptState | None,
+    params: optax.Params,
+) -> tuple[optax.GradientTransformation, optax.OptState]:
+    """Returns the look-ahead optimizer and its state; left out, it must be one without arrays."""
+    if inner is None:
+        if inner_state is not None:
+            raise ValueError(
+                f"inner_state: got {type(inner_state).__name__}, but inner is None, which keeps no "
+                "state; pass inner, the optimizer that this is the state of, or leave it out."
             )
-    if inner is None or inner_state is not None:
-        return inner_state
-    if jax.tree.leaves(jax.eval_shape(inner.init, params)):
-        raise ValueError(
-            "inner_state: got None, but this inner optimizer keeps a state; pass the state that "
-            "follows the training, at the start inner.init(params)."
-        )
-    return inner.init(params)
+        inner = optax.scale(-1.0)  # plain SGD: its rate cancels in the weights
+    if inner_state is None:
+        if jax.tree.leaves(jax.eval_shape(inner.init, params)):
+            raise ValueError(
+                "inner_state: got None, but this inner optimizer keeps a state; pass the state "
+                "that follows the training, at the start inner.init(params)."
+            )
+        inner_state = inner.init(params)
+    return inner, inner_state
 
 
-def check_derivative(inner, inner_state, params):
+def check_derivative(
+    inner: optax.GradientTransformation | None,
+    inner_state: optax.OptState,
+    params: optax.Params,
+    lookahead_mask: LookaheadMask = None,
+) -> None:
     """Refuses an inner optimizer whose update has no usable derivative at gradient zero.
 
-    Tried in a random direction on the real parameters; skipped where they are being traced.
+    Tried in a random direction at the values given. Where these are traced, as under ``jax.jit``,
+    it is tried at a fresh state of stand-ins for the parameters.
     """
-    leaves = jax.tree.leaves((inner_state, params))
-    if inner is None or any(isinstance(x, jax.core.Tracer) for x in leaves):
+    if inner is None:
         return
-
-    @jax.jit
-    def derivative(params):
-        zeros = optax.tree.zeros_like(params)
-        _, pullback = jax.vjp(lambda grads: inner.update(grads, inner_state, params)[0], zeros)
-        return pullback(optax.tree.random_like(jax.random.key(0), zeros))
-
-    try:
-        leaves = jax.tree.leaves(derivative(params))
-    except TypeError as error:
-        raise ValueError(
-            f"inner: its update takes more than gradients, state and parameters ({error}); use "
-            "inner=None (plain SGD looks ahead; any optimizer may still follow in the chain)."
-        ) from error
-    if not all(bool(jnp.all(jnp.isfinite(x))) for x in leaves):
-        problem = "is not finite"
-    elif not any(bool(jnp.any(x)) for x in leaves):
-        problem = "vanishes, so every score would be zero"
-    else:
-        return
+    flags = lookahead_flags(lookahead_mask, params)
+    with jax.ensure_compile_time_eval():
+        try:
+            result = _derivative(inner, *_known(inner, inner_state, params))
+        except TypeError as error:
+            raise ValueError(
+                f"inner: its update takes more than gradients, state and parameters ({error}); use "
+                "inner=None (plain SGD looks ahead; any optimizer may follow in the chain)."
+            ) from error
+        leaves = [x for x, flag in zip(jax.tree.leaves(result), flags, strict=True) if flag]
+        if any(isinstance(x, jax.core.Tracer) for x in leaves):
+            return  # the optimizer itself was made of traced values, a learning rate say
+        if not all(bool(jnp.all(jnp.isfinite(x))) for x in leaves):
+            problem = "is not finite"
+        elif not any(bool(jnp.any(x)) for x in leaves):
+            problem = "vanishes, so every score would be zero"
+        else:
+            return
     raise ValueError(
         f"inner: the derivative of its first update at gradient zero {problem}; use inner=None "
-        "(plain SGD looks ahead; any optimizer may still follow in the chain) or an optimizer with "
-        "a derivative there: sgd with a rate above zero, rmsprop, adagrad, adam with eps_root > 0."
+        "(plain SGD looks ahead; any optimizer may follow in the chain) or an optimizer with a "
+        "derivative there: sgd with a rate above zero, rmsprop, adagrad, adam with eps_root > 0."
     )
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _derivative(
+    inner: optax.GradientTransformation, inner_state: optax.OptState, params: optax.Params
+) -> optax.Updates:
+    """The derivative of the update by the gradient at zero, transposed, in a random direction."""
+    zeros = optax.tree.zeros_like(params)
+    _, pullback = jax.vjp(lambda grads: inner.update(grads, inner_state, params)[0], zeros)
+    return pullback(optax.tree.random_like(jax.random.key(0), zeros))[0]
+
+
+def _known(
+    inner: optax.GradientTransformation, inner_state: optax.OptState, params: optax.Params
+) -> tuple[optax.OptState, optax.Params]:
+    """The state and parameters, or stand-ins of the same shapes for those that are traced."""
+    state_leaves, leaves = jax.tree.leaves(inner_state), jax.tree.leaves(params)
+    if not any(isinstance(x, jax.core.Tracer) for x in (*state_leaves, *leaves)):
+        return inner_state, params
+    if state_leaves and not any(isinstance(x, jax.core.Tracer) for x in state_leaves):
+        return inner_state, jax.tree.map(_stand_in, params)
+    params = jax.tree.map(lambda x: _stand_in(x, max_size=1 << 16), params)
+    return inner.init(params), params
+
+
+def _stand_in(array: jax.Array, max_size: int | None = None) -> jax.Array:
+    """Random numbers of the array's shape and dtype; a larger one is cut to 16 on each axis."""
+    shape = array.shape
+    if max_size is not None and array.size > max_size:  # the check must not need a second model
+        shape = tuple(min(n, 16) for n in shape)
+    return jnp.asarray(np.random.default_rng(0).normal(size=shape), array.dtype)

@@ -3,16 +3,19 @@
 import jax
 import jax.numpy as jnp
 import optax
+from jax.typing import ArrayLike
 
 
-def cross_entropy(logits, labels):
+def cross_entropy(logits: jax.Array, labels: ArrayLike) -> jax.Array:
     r"""Cross-entropy of the softmax, per example.
 
     .. math:: \ell_i = -\log \mathrm{softmax}(z_i)_{y_i}
 
     Args:
       logits: ``[b, k]`` floating, :math:`z_i`.
-      labels: ``[b]`` integer classes, :math:`y_i`.
+      labels: ``[b]`` integer classes in [0, k), :math:`y_i`. One in [-k, 0) counts from the last
+        class, as an index does. Any other has the loss NaN, but a finite gradient (the softmax),
+        and so a finite score.
 
     Returns:
       ``[b]`` losses in nats, in the logits' dtype.
@@ -24,7 +27,7 @@ def cross_entropy(logits, labels):
     return optax.softmax_cross_entropy_with_integer_labels(logits, labels)
 
 
-def reed(logits, labels, *, beta, hard):
+def reed(logits: jax.Array, labels: ArrayLike, *, beta: float, hard: bool) -> jax.Array:
     r"""Reed's bootstrapping: cross-entropy against the label mixed with the model's prediction.
 
     .. math:: \ell_i = -\textstyle\sum_k (\beta [k = y_i] + (1 - \beta) q_{ik}) \log p_{ik},
@@ -36,7 +39,8 @@ def reed(logits, labels, *, beta, hard):
 
     Args:
       logits: ``[b, k]`` floating, :math:`z_i`.
-      labels: ``[b]`` integer classes, :math:`y_i`.
+      labels: ``[b]`` integer classes in [0, k), :math:`y_i`. Any other is no label: of the loss
+        only the prediction's term is left.
       beta: share of the label; 1 is cross-entropy. Reed et al. take 0.95 (soft) and 0.8 (hard).
       hard: whether the prediction is the arg-max.
 
@@ -57,7 +61,7 @@ def reed(logits, labels, *, beta, hard):
     return -jnp.sum((target + (1 - beta) * predicted) * log_p, -1)
 
 
-def s_model_logits(logits, transition):
+def s_model_logits(logits: jax.Array, transition: jax.Array) -> jax.Array:
     r"""S-Model: log-probabilities of the noisy label behind a layer of label transitions.
 
     .. math:: \log q_{ij} = \log \textstyle\sum_k \mathrm{softmax}(z_i)_k T_{kj},
@@ -80,7 +84,7 @@ def s_model_logits(logits, transition):
     return jax.nn.logsumexp(log_p[:, :, None] + log_t[None], axis=1)
 
 
-def transition_logits(matrix, eps=0.01):
+def transition_logits(matrix: ArrayLike, eps: float = 0.01) -> jax.Array:
     r"""S-Model's initial transition, of a matrix of probabilities.
 
     .. math:: t_{kj} = \log((1 - \epsilon) M_{kj} + \epsilon / K)

@@ -16,15 +16,36 @@ A ``Method`` says how to weight a batch, by which loss to train and how to draw 
 import difflib
 import functools
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import jax
 import jax.numpy as jnp
+import optax
 
 from l2rw_jax import losses
+from l2rw_jax._passes import vary
+from l2rw_jax._types import AxisName, LossFn
 from l2rw_jax.gradients import ReweightAux, reweighted_value_and_grad, weighted_sum
-from l2rw_jax.scores import vary
 from l2rw_jax.weights import example_weights
+
+# What a step gives: (params, batch, clean_batch) -> ((loss, aux), grads).
+BatchValueAndGrad = Callable[
+    [optax.Params, Any, Any], tuple[tuple[jax.Array, ReweightAux], optax.Updates]
+]
+
+
+class MakeValueAndGrad(Protocol):
+    """Makes a method's function for a batch's loss and gradient, for one step."""
+
+    def __call__(
+        self,
+        per_example_loss_fn: LossFn,
+        clean_loss_fn: LossFn,
+        *,
+        rng: jax.Array,
+        axis_name: AxisName = None,
+    ) -> BatchValueAndGrad:
+        """Returns ``fn(params, batch, clean_batch) -> ((loss, ReweightAux), grads)``."""
 
 
 class Method(NamedTuple):
@@ -39,13 +60,19 @@ class Method(NamedTuple):
         no such layer.
     """
 
-    value_and_grad: Callable
-    loss: Callable = losses.cross_entropy
+    value_and_grad: MakeValueAndGrad
+    loss: Callable[[jax.Array, jax.Array], jax.Array] = losses.cross_entropy
     balanced: bool = False
     transition: str = ""
 
 
-def l2rw(per_example_loss_fn, clean_loss_fn, *, rng, axis_name=None):
+def l2rw(
+    per_example_loss_fn: LossFn,
+    clean_loss_fn: LossFn,
+    *,
+    rng: jax.Array,
+    axis_name: AxisName = None,
+) -> BatchValueAndGrad:
     """Weights by the clean batch's meta-gradient: the paper's method."""
     del rng
     return reweighted_value_and_grad(
@@ -53,22 +80,34 @@ def l2rw(per_example_loss_fn, clean_loss_fn, *, rng, axis_name=None):
     )
 
 
-def baseline(per_example_loss_fn, clean_loss_fn, *, rng, axis_name=None):
+def baseline(
+    per_example_loss_fn: LossFn,
+    clean_loss_fn: LossFn,
+    *,
+    rng: jax.Array,
+    axis_name: AxisName = None,
+) -> BatchValueAndGrad:
     """Equal weights: ordinary training on the mean loss."""
     del clean_loss_fn, rng
 
-    def equal(losses, batch):
+    def equal(losses: jax.Array, batch: Any) -> jax.Array:
         del batch
         return jnp.ones_like(losses) / _batch_size(losses, axis_name)
 
     return _weighted(per_example_loss_fn, equal, axis_name)
 
 
-def random(per_example_loss_fn, clean_loss_fn, *, rng, axis_name=None):
+def random(
+    per_example_loss_fn: LossFn,
+    clean_loss_fn: LossFn,
+    *,
+    rng: jax.Array,
+    axis_name: AxisName = None,
+) -> BatchValueAndGrad:
     r"""Rectified Gaussian weights, :math:`w_i = \max(z_i, 0) / \sum_j \max(z_j, 0)`."""
     del clean_loss_fn
 
-    def gaussian(losses, batch):
+    def gaussian(losses: jax.Array, batch: Any) -> jax.Array:
         del batch
         size = _batch_size(losses, axis_name)
         scores = own_part(jax.random.normal(rng, (size,), losses.dtype), axis_name)
@@ -77,7 +116,13 @@ def random(per_example_loss_fn, clean_loss_fn, *, rng, axis_name=None):
     return _weighted(per_example_loss_fn, gaussian, axis_name)
 
 
-def proportion(per_example_loss_fn, clean_loss_fn, *, rng, axis_name=None):
+def proportion(
+    per_example_loss_fn: LossFn,
+    clean_loss_fn: LossFn,
+    *,
+    rng: jax.Array,
+    axis_name: AxisName = None,
+) -> BatchValueAndGrad:
     r"""Weights by the inverse frequency of the label's class, so that all classes count the same.
 
     .. math:: w_i = \frac{1}{b} \frac{n}{K n_{y_i}}
@@ -87,7 +132,7 @@ def proportion(per_example_loss_fn, clean_loss_fn, *, rng, axis_name=None):
     """
     del clean_loss_fn, rng
 
-    def inverse_frequency(losses, batch):
+    def inverse_frequency(losses: jax.Array, batch: Any) -> jax.Array:
         counts = batch["label_counts"]
         ratio = counts.sum() / (counts.size * counts)
         return ratio[batch["label"]].astype(losses.dtype) / _batch_size(losses, axis_name)
@@ -95,7 +140,13 @@ def proportion(per_example_loss_fn, clean_loss_fn, *, rng, axis_name=None):
     return _weighted(per_example_loss_fn, inverse_frequency, axis_name)
 
 
-def hard_mining(per_example_loss_fn, clean_loss_fn, *, rng, axis_name=None):
+def hard_mining(
+    per_example_loss_fn: LossFn,
+    clean_loss_fn: LossFn,
+    *,
+    rng: jax.Array,
+    axis_name: AxisName = None,
+) -> BatchValueAndGrad:
     """Equal weights for the minority and as many of the majority: those with the highest losses.
 
     The majority is the class with the most training labels. A batch without any other class keeps
@@ -103,7 +154,7 @@ def hard_mining(per_example_loss_fn, clean_loss_fn, *, rng, axis_name=None):
     """
     del clean_loss_fn, rng
 
-    def hardest(losses, batch):
+    def hardest(losses: jax.Array, batch: Any) -> jax.Array:
         major = batch["label"] == jnp.argmax(batch["label_counts"])
         if axis_name is not None:  # which losses are the highest is the whole batch's matter
             losses, major = jax.lax.all_gather((losses, major), axis_name, tiled=True)
@@ -116,7 +167,13 @@ def hard_mining(per_example_loss_fn, clean_loss_fn, *, rng, axis_name=None):
     return _weighted(per_example_loss_fn, hardest, axis_name)
 
 
-def weighted(per_example_loss_fn, clean_loss_fn, *, rng, axis_name=None):
+def weighted(
+    per_example_loss_fn: LossFn,
+    clean_loss_fn: LossFn,
+    *,
+    rng: jax.Array,
+    axis_name: AxisName = None,
+) -> BatchValueAndGrad:
     r"""Weights by the oracle's class frequencies: true over noisy, of the label's class.
 
     .. math:: w_i = \frac{1}{b} n^{true}_{y_i} / n^{noisy}_{y_i}
@@ -126,21 +183,29 @@ def weighted(per_example_loss_fn, clean_loss_fn, *, rng, axis_name=None):
     """
     del clean_loss_fn, rng
 
-    def oracle(losses, batch):
+    def oracle(losses: jax.Array, batch: Any) -> jax.Array:
         ratio = batch["true_counts"] / jnp.maximum(batch["label_counts"], 1)
         return ratio[batch["label"]].astype(losses.dtype) / _batch_size(losses, axis_name)
 
     return _weighted(per_example_loss_fn, oracle, axis_name)
 
 
-def clean_only(per_example_loss_fn, clean_loss_fn, *, rng, axis_name=None):
+def clean_only(
+    per_example_loss_fn: LossFn,
+    clean_loss_fn: LossFn,
+    *,
+    rng: jax.Array,
+    axis_name: AxisName = None,
+) -> BatchValueAndGrad:
     """Trains on the clean batch alone; every weight of the training batch is zero."""
     on_clean = baseline(per_example_loss_fn, clean_loss_fn, rng=rng, axis_name=axis_name)
 
-    def value_and_grad(params, batch, clean_batch):
+    def value_and_grad(
+        params: optax.Params, batch: Any, clean_batch: Any
+    ) -> tuple[tuple[jax.Array, ReweightAux], optax.Updates]:
         (loss, aux), grads = on_clean(params, clean_batch, None)
         nothing = jnp.zeros(batch["label"].shape, aux.losses.dtype)
-        aux = aux._replace(weights=nothing, scores=nothing, losses=nothing, val_loss=loss)
+        aux = aux._replace(weights=nothing, scores=nothing, losses=nothing, clean_loss=loss)
         return (loss, aux), grads
 
     return value_and_grad
@@ -162,7 +227,7 @@ METHODS = {
 }
 
 
-def get_method(name):
+def get_method(name: str) -> Method:
     """Returns the ``Method`` of that name.
 
     Raises:
@@ -179,10 +244,16 @@ def get_method(name):
     return METHODS[name]
 
 
-def _weighted(per_example_loss_fn, weights_fn, axis_name):
+def _weighted(
+    per_example_loss_fn: LossFn,
+    weights_fn: Callable[[jax.Array, Any], jax.Array],
+    axis_name: AxisName,
+) -> BatchValueAndGrad:
     """A method whose weights are a function ``(losses, batch) -> [b]`` of the batch alone."""
 
-    def value_and_grad(params, batch, clean_batch):
+    def value_and_grad(
+        params: optax.Params, batch: Any, clean_batch: Any
+    ) -> tuple[tuple[jax.Array, ReweightAux], optax.Updates]:
         del clean_batch
         losses, pullback, aux = jax.vjp(
             lambda p: per_example_loss_fn(p, batch), vary(params, axis_name), has_aux=True
@@ -195,12 +266,12 @@ def _weighted(per_example_loss_fn, weights_fn, axis_name):
     return value_and_grad
 
 
-def _batch_size(losses, axis_name):
+def _batch_size(losses: jax.Array, axis_name: AxisName) -> int:
     """Examples in the whole batch, which ``axis_name`` divides."""
     return len(losses) * (1 if axis_name is None else jax.lax.axis_size(axis_name))
 
 
-def own_part(whole, axis_name):
+def own_part(whole: jax.Array, axis_name: AxisName) -> jax.Array:
     """This device's part of an array ``[b]`` for the whole batch, which ``axis_name`` divides."""
     if axis_name is None:
         return whole

@@ -1,42 +1,63 @@
 r"""The score of an example: minus the meta-gradient of its weight (paper Eqs. 4-6, Algorithm 1).
 
-With :math:`h(g) = L_{val}(\theta + U(g, s, \theta))`, the clean loss after an inner update by the
-gradient :math:`g`, forward mode is the chain rule: :math:`u_i = -\langle \nabla h(0), \nabla
-\ell_i(\theta) \rangle`, one gradient of the clean loss and one Jacobian-vector product of the
-losses. Reverse mode is Algorithm 1 as written, reverse over reverse: the reference.
+Let :math:`h(g) = L_{clean}(\theta + U(g, s, \theta))`, the clean loss after an inner update by a
+gradient :math:`g`. By the chain rule :math:`u_i = -\langle v, \nabla \ell_i(\theta) \rangle` with
+:math:`v = \nabla h(0)`: minus the derivative of each loss in the direction :math:`v`. Forward mode
+computes it by one Jacobian-vector product, finite differences by two more forward passes. Reverse
+mode is Algorithm 1 as written, reverse over reverse.
 """
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import optax
 
 from l2rw_jax import _validate
+from l2rw_jax._partition import partition
+from l2rw_jax._passes import after, vary
+from l2rw_jax._tangents import coarsest_epsilon, tangents_along
+from l2rw_jax._types import (
+    AxisName,
+    CleanLoss,
+    LookaheadMask,
+    Losses,
+    LossesAndAux,
+    Pullback,
+    at_least_float32,
+)
 
 
 def example_scores(
-    per_example_loss_fn,
-    val_loss_fn,
-    params,
+    per_example_loss_fn: Losses,
+    clean_loss_fn: CleanLoss,
+    params: optax.Params,
     *,
-    inner=None,
-    inner_state=None,
-    mode="forward",
-    axis_name=None,
-):
+    inner: optax.GradientTransformation | None = None,
+    inner_state: optax.OptState | None = None,
+    mode: str = "forward",
+    lookahead_mask: LookaheadMask = None,
+    axis_name: AxisName = None,
+) -> jax.Array:
     r"""Scores each training example by how much its weight would lower the clean loss.
 
-    .. math:: u_i = -\frac{\partial}{\partial \epsilon_i} L_{val}\big(\theta + U(\textstyle\sum_j
+    .. math:: u_i = -\frac{\partial}{\partial \epsilon_i} L_{clean}\big(\theta + U(\textstyle\sum_j
               \epsilon_j \nabla \ell_j(\theta), s, \theta)\big) \Big|_{\epsilon = 0}
               \qquad \text{(Eqs. 4-6)}
 
     Args:
       per_example_loss_fn: ``params -> [b]``, the training losses :math:`\ell_i`.
-      val_loss_fn: ``params -> []``, the mean loss :math:`L_{val}` on the clean batch.
+      clean_loss_fn: ``params -> []``, the mean loss :math:`L_{clean}` on the clean batch.
       params: the parameters :math:`\theta`, any pytree of floating arrays.
       inner: the optimizer :math:`U` of the look-ahead step, any ``optax.GradientTransformation``
         with a derivative at gradient zero; None is SGD (whose rate cancels in the weights).
       inner_state: the state :math:`s` of ``inner``; may be left out if it holds no arrays.
-      mode: ``"forward"`` or ``"reverse"``: the same values to rounding, at different cost.
+      mode: ``"forward"`` (one Jacobian-vector product), ``"reverse"`` (Algorithm 1 as written; the
+        same values to rounding) or ``"finite_difference"`` (an approximation, for losses without a
+        forward derivative: see docs/modes.md).
+      lookahead_mask: pytree of bools like ``params`` (or a prefix of it), or a function of
+        ``params`` that returns one: only parameters under True move in the look-ahead. None is all.
       axis_name: mapped axis (or a tuple of them) that divides both batches evenly.
 
     Returns:
@@ -51,68 +72,129 @@ def example_scores(
     [  1.   4. -27.]
     """
     _validate.check_options(inner, mode)
-    inner_state = _validate.resolve_inner_state(inner, inner_state, params)
-    params = vary(params, axis_name)
+    _validate.check_axis_name(axis_name)
+    _validate.check_params(params)
+    optimizer, state = _validate.resolve_inner(inner, inner_state, params)
+    _validate.check_derivative(inner, state, params, lookahead_mask)
+    lookahead = Lookahead(optimizer, state, mode, lookahead_mask, axis_name)
+    return linearize_and_score(
+        lambda params: (per_example_loss_fn(params), None), clean_loss_fn, params, lookahead
+    )[0]
 
-    def losses_fn(params):
-        return _validate.check_per_example(
-            "per_example_loss_fn's result", per_example_loss_fn(params)
-        )
+
+class Lookahead(NamedTuple):
+    """How to look ahead: the options that the public functions share.
+
+    Attributes:
+      inner: the optimizer of the look-ahead step.
+      inner_state: its state.
+      mode: how the scores are computed.
+      mask: which parameters move.
+      axis_name: the mapped axis that divides both batches.
+    """
+
+    inner: optax.GradientTransformation
+    inner_state: optax.OptState
+    mode: str
+    mask: LookaheadMask
+    axis_name: AxisName
+
+
+Scored = tuple[jax.Array, jax.Array, jax.Array, Any, Pullback]
+
+
+def linearize_and_score(
+    losses_fn: LossesAndAux, clean_loss_fn: CleanLoss, params: optax.Params, lookahead: Lookahead
+) -> Scored:
+    """Scores the examples by the one linearisation of the losses that also gives the gradient.
+
+    Returns:
+      Scores ``[b]``, losses ``[b]``, the clean loss at the look-ahead of gradient zero, what
+      ``losses_fn`` returned beside the losses, and their pullback to all parameters.
+    """
+    inner, inner_state, mode, mask, axis_name = lookahead
+    params = vary(params, axis_name)
+    pick, put = partition(params, mask)
+
+    def checked_losses_fn(params: optax.Params) -> tuple[jax.Array, Any]:
+        losses, aux = losses_fn(params)
+        return _validate.check_per_example("per_example_loss_fn's result", losses), aux
+
+    def lookahead_loss(grads: list[jax.Array]) -> jax.Array:
+        """The clean loss after one inner update, of the gradient by the parameters that move."""
+        every = put(optax.tree.zeros_like(params), grads)
+        updates, _ = inner.update(every, inner_state, params)
+        moved = optax.apply_updates(pick(params), pick(updates))
+        loss = clean_loss_fn(put(params, moved))
+        return _validate.check_scalar("clean_loss_fn's result", loss)
 
     if mode == "reverse":
-        return reverse_scores(losses_fn, val_loss_fn, params, inner, inner_state, axis_name)[1]
-    _, direction = lookahead_gradient(val_loss_fn, params, inner, inner_state, axis_name)
-    return -jax.jvp(losses_fn, (params,), (direction,))[1]
+        losses, pullback, aux = jax.vjp(checked_losses_fn, params, has_aux=True)
+        clean_loss, scores = _reverse(
+            lambda epsilon: pick(pullback(epsilon)[0]), losses, lookahead_loss, axis_name
+        )
+        return scores, losses, clean_loss, aux, pullback
 
-
-def lookahead_gradient(val_loss_fn, params, inner, inner_state, axis_name):
-    """Value and gradient of the look-ahead loss h at gradient zero, averaged over ``axis_name``."""
-    lookahead_loss = _lookahead_loss(val_loss_fn, params, inner, inner_state)
-    val_loss, direction = jax.value_and_grad(lookahead_loss)(optax.tree.zeros_like(params))
+    zeros = optax.tree.zeros_like(pick(params))
+    clean_loss, direction = jax.value_and_grad(lookahead_loss)(zeros)
+    params = put(params, after(direction, pick(params)))
     if axis_name is not None:
-        val_loss, direction = jax.lax.pmean((val_loss, direction), axis_name)
-    return val_loss, vary(direction, axis_name)
+        clean_loss, direction = jax.lax.pmean((clean_loss, direction), axis_name)
+        direction = vary(direction, axis_name)
+    if mode == "forward":
+        losses, jvp, aux = jax.linearize(checked_losses_fn, params, has_aux=True)
+        tangents = tangents_along(jvp, params, pick, put)(direction)
+        return -tangents, losses, clean_loss, aux, jax.linear_transpose(jvp, params)
+    losses, pullback, aux = jax.vjp(checked_losses_fn, params, has_aux=True)
+    slopes = _central_differences(
+        lambda moved: checked_losses_fn(put(params, moved))[0], pick(params), direction
+    )
+    return -slopes, losses, clean_loss, aux, pullback
 
 
-def reverse_scores(losses_fn, val_loss_fn, params, inner, inner_state, axis_name):
+def _central_differences(
+    losses_fn: Losses, params: list[jax.Array], direction: list[jax.Array]
+) -> jax.Array:
+    r"""The derivatives of the losses in a direction, approximately.
+
+    .. math:: (\ell(\theta + h v) - \ell(\theta - h v)) / 2h, \qquad
+              h = 0.03 \, \epsilon^{1/3} \lVert \theta \rVert / \lVert v \rVert
+
+    The rounding error is of the order of :math:`\epsilon / h` with the machine epsilon of the
+    coarsest dtype that the losses are computed in, the truncation error of :math:`h^2`. The factor
+    is measured (docs/modes.md).
+    """
+    start, along = jax.tree.map(at_least_float32, (params, direction))
+    size, length = optax.tree.norm(start), optax.tree.norm(along)
+    step = 0.03 * coarsest_epsilon(losses_fn, params) ** (1 / 3)
+    step *= jnp.where(size > 0, size, 1) / jnp.where(length > 0, length, 1)
+
+    def at(step: jax.Array) -> jax.Array:
+        triples = zip(params, start, along, strict=True)
+        return losses_fn([(x + step.astype(x.dtype) * v).astype(p.dtype) for p, x, v in triples])
+
+    ahead, behind = at(step), at(-step)
+    difference = at_least_float32(ahead) - at_least_float32(behind)
+    slopes: jax.Array = difference / (2 * step).astype(difference.dtype)
+    return slopes.astype(ahead.dtype)
+
+
+def _reverse(
+    pullback: Callable[[jax.Array], list[jax.Array]],
+    losses: jax.Array,
+    lookahead_loss: Callable[[list[jax.Array]], jax.Array],
+    axis_name: AxisName,
+) -> tuple[jax.Array, jax.Array]:
     """Value of the look-ahead loss and the scores, by Algorithm 1: reverse over reverse mode."""
-    lookahead_loss = _lookahead_loss(val_loss_fn, params, inner, inner_state)
 
-    def meta_loss(epsilon):
-        _, pullback = jax.vjp(losses_fn, params)
-        (grads,) = pullback(epsilon)
+    def meta_loss(epsilon: jax.Array) -> jax.Array:
+        grads = pullback(epsilon)
         if axis_name is None:
             return lookahead_loss(grads)
         # psum's transpose is psum, so each device gives its share of the mean over devices.
         return lookahead_loss(jax.lax.psum(grads, axis_name)) / jax.lax.axis_size(axis_name)
 
-    losses = jax.eval_shape(losses_fn, params)
-    epsilon = vary(jnp.zeros(losses.shape, losses.dtype), axis_name)
-    val_loss, epsilon_grad = jax.value_and_grad(meta_loss)(epsilon)
+    clean_loss, slopes = jax.value_and_grad(meta_loss)(vary(jnp.zeros_like(losses), axis_name))
     if axis_name is not None:
-        val_loss = jax.lax.psum(val_loss, axis_name)
-    return val_loss, -epsilon_grad
-
-
-def vary(tree, axis_name):
-    """Marks arrays inside ``shard_map`` so that a gradient by them is this device's share."""
-    axes = {axis_name} if isinstance(axis_name, str) else set(axis_name or ())
-    manual = tuple(axes & set(jax.sharding.get_abstract_mesh().manual_axes))
-    if not manual:  # under vmap it is the share already
-        return tree
-    zero = 0 * jax.lax.axis_index(manual)  # unlike lax.pcast, fine if they vary already
-    return jax.tree.map(lambda x: x + zero.astype(jnp.result_type(x)), tree)
-
-
-def _lookahead_loss(val_loss_fn, params, inner, inner_state):
-    """The look-ahead loss h: the clean loss after one inner update, of that update's gradient."""
-
-    def lookahead_loss(grads):
-        if inner is None:
-            updates = optax.tree.scale(-1, grads)
-        else:
-            updates, _ = inner.update(grads, inner_state, params)
-        loss = val_loss_fn(optax.apply_updates(params, updates))
-        return _validate.check_scalar("val_loss_fn's result", loss)
-
-    return lookahead_loss
+        clean_loss = jax.lax.psum(clean_loss, axis_name)
+    return clean_loss, -slopes

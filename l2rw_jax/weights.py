@@ -2,45 +2,86 @@
 
 import jax
 import jax.numpy as jnp
+from jax.typing import ArrayLike
 
 from l2rw_jax import _validate
+from l2rw_jax._types import AxisName, at_least_float32
 
 
-def example_weights(scores, *, min_weight=0.0, axis_name=None):
+def example_weights(
+    scores: ArrayLike,
+    *,
+    min_weight: ArrayLike = 0.0,
+    groups: ArrayLike | None = None,
+    num_groups: int | None = None,
+    axis_name: AxisName = None,
+) -> jax.Array:
     r"""Rectifies and normalises scores into example weights that sum to one.
 
     .. math:: w_i = \tilde w_i / (\textstyle\sum_j \tilde w_j + \delta(\sum_j \tilde w_j)),
               \quad \tilde w_i = \max(u_i, \text{min\_weight})   \qquad \text{(Eqs. 7-8)}
 
-    with :math:`\delta(0) = 1`, so a batch that nothing speaks for stays all zero. A non-finite
-    score gets weight zero, whatever ``min_weight`` is; the others are weighted as without it.
+    with :math:`\delta(0) = 1`: if no score is above zero, all weights are zero. With ``groups``,
+    :math:`u_i` is the sum of the scores in the group of example i, so a group shares one weight.
+    An example with a non-finite score gets weight zero and does not change the other weights.
 
     Args:
       scores: ``[b]`` floating, the scores :math:`u_i` (see ``example_scores``).
       min_weight: the least rectified score, at least 0, in the unit of the scores; 0 is the paper.
-      axis_name: mapped axis (or a tuple of them) that divides the batch, whose weights sum to one.
+      groups: ``[b]`` integers in ``[0, num_groups)``: the source, annotator or class of each
+        example. A group outside that range has weight zero.
+      num_groups: number of groups. Required with ``groups`` under ``jax.jit`` or ``axis_name``.
+      axis_name: mapped axis (or a tuple of them) that divides the batch; the weights of all its
+        parts together sum to one.
 
     Returns:
-      ``[b]`` weights in the scores' dtype.
+      ``[b]`` weights in the scores' dtype, but at least float32: bfloat16 would not sum to one.
 
     Raises:
-      ValueError, TypeError: ``scores`` is not ``[b]``, not floating, or ``min_weight`` negative.
+      ValueError: ``scores`` is not ``[b]`` or is empty, ``min_weight`` is negative, ``groups`` does
+        not fit the scores, ``num_groups`` is missing, or ``axis_name`` is not a mapped axis.
+      TypeError: ``scores`` is not floating or ``groups`` not integer.
 
     >>> import jax.numpy as jnp
     >>> print(example_weights(jnp.array([3.0, -1.0, 1.0, jnp.nan])))
     [0.75 0.   0.25 0.  ]
     >>> print(example_weights(jnp.array([-1.0, 0.0])))
     [0. 0.]
+    >>> print(example_weights(jnp.array([1.0, 2.0, -4.0, 3.0]), groups=jnp.array([0, 0, 1, 1])))
+    [0.5 0.5 0.  0. ]
     """
     _validate.check_min_weight(min_weight)
+    _validate.check_axis_name(axis_name)
     scores = _validate.check_per_example("scores", jnp.asarray(scores))
-    rectified = jnp.maximum(scores, jnp.asarray(min_weight, scores.dtype))
-    rectified = jnp.where(jnp.isfinite(scores), rectified, 0)
-    largest = jnp.max(rectified, initial=0)
+    finite = jnp.isfinite(scores)
+    values = at_least_float32(jnp.where(finite, scores, 0))
+    least = jnp.asarray(min_weight, values.dtype)
+    known = finite
+    if groups is not None or num_groups is not None:
+        groups, num_groups = _validate.check_groups(groups, num_groups, scores, axis_name)
+        # A mean over the batch in place of the sum cannot overflow, and the factor cancels.
+        size = scores.size if axis_name is None else scores.size * jax.lax.axis_size(axis_name)
+        values = _group_sums(values / size, groups, num_groups, axis_name)
+        least = least / size
+        known &= (groups >= 0) & (groups < num_groups)
+    rectified = jnp.where(known, jnp.maximum(values, least), 0)
+    largest = jnp.max(rectified)
     if axis_name is not None:
         largest = jax.lax.pmax(largest, axis_name)
-    rectified /= jnp.where(largest > 0, largest, 1)  # or the sum of huge scores would overflow
+    rectified = rectified / jnp.where(largest > 0, largest, 1)  # or huge scores' sum would overflow
     total = jnp.sum(rectified)
     if axis_name is not None:
         total = jax.lax.psum(total, axis_name)
     return rectified / jnp.where(total > 0, total, 1)
+
+
+def _group_sums(
+    values: jax.Array, groups: jax.Array, num_groups: int, axis_name: AxisName
+) -> jax.Array:
+    """The sum of ``values`` in each example's own group, ``[b]``."""
+    # A masked sum: a scatter would need to be told its sharding on an explicit mesh.
+    member = groups[:, None] == jnp.arange(num_groups, dtype=groups.dtype)[None, :]
+    sums = jnp.sum(jnp.where(member, values[:, None], 0), axis=0)
+    if axis_name is not None:
+        sums = jax.lax.psum(sums, axis_name)
+    return jnp.sum(jnp.where(member, sums[None, :], 0), axis=1)

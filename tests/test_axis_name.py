@@ -59,7 +59,7 @@ def by_reach(fn, state=None):
 
     def call(params, batch, clean):
         (loss, aux), grads = fn(params, batch, clean, inner_state=state)
-        whole = (loss, aux.val_loss, grads, aux.aux)
+        whole = (loss, aux.clean_loss, grads, aux.aux)
         return whole, (aux.weights, aux.scores, aux.losses)
 
     return call
@@ -88,6 +88,53 @@ def test_value_and_grad_equal_one_device(kind, mode, name):
     want = by_reach(make(), state)(*arguments)
     got = divided(kind, by_reach(make(axis_name=AXIS), state))(*arguments)
     problems.assert_close(got, want, 1e-10)
+
+
+@pytest.mark.parametrize("kind", MAPS)
+@pytest.mark.parametrize("mode", ["forward", "reverse", "finite_difference"])
+def test_with_a_mask_micro_batches_and_groups(kind, mode):
+    problem, state = smooth()[0], smooth()[1]["momentum"]
+    batch = problem.batch | {"source": jnp.arange(24) % 5}  # every device has of several groups
+    make = functools.partial(
+        reweighted_value_and_grad,
+        problem.losses,
+        problem.clean_loss,
+        inner=problems.INNERS["momentum"],
+        mode=mode,
+        lookahead_mask=({"w": True, "b": False}, True),
+        groups=lambda batch: batch["source"],
+        num_groups=5,
+    )
+    arguments = (problem.params, batch, problem.clean)
+    want = jax.jit(by_reach(make(), state))(*arguments)
+    fn = by_reach(make(axis_name=AXIS, micro_batch_size=1), state)
+    got = divided(kind, fn)(*arguments)
+    problems.assert_close(got, want, 1e-7 if mode == "finite_difference" else 1e-10)
+    sums = np.bincount(batch["source"], want[1][1])
+    assert 0 < np.sum(sums > 0) < 5  # some groups are on, some off
+
+
+def test_a_name_that_is_no_axis_is_refused():
+    problem = smooth()[0]
+    fn = reweighted_value_and_grad(problem.losses, problem.clean_loss, axis_name="dta")
+    arguments = (problem.params, problem.batch, problem.clean)
+    match = "axis_name: got 'dta', which is no mapped axis here; takes the axis_name of the pmap"
+    with pytest.raises(ValueError, match=match):
+        divided("shard_map", by_reach(fn))(*arguments)
+    for call in (
+        lambda: fn(*arguments),
+        lambda: example_weights(jnp.ones(2), axis_name=("dta",)),
+        lambda: example_scores(lambda w: w, jnp.sum, jnp.ones(2), axis_name="dta"),
+        lambda: reweight(axis_name="dta").update(
+            None,
+            reweight().init(jnp.ones(2)),
+            jnp.ones(2),
+            per_example_loss_fn=lambda w: w,
+            clean_loss_fn=jnp.sum,
+        ),
+    ):
+        with pytest.raises(ValueError, match=match):
+            call()
 
 
 @pytest.mark.parametrize("kind", MAPS)
@@ -141,7 +188,7 @@ def test_the_transform_in_a_chain(kind):
                 state,
                 params,
                 per_example_loss_fn=lambda p: problem.losses(p, batch),
-                val_loss_fn=lambda p: problem.clean_loss(p, clean),
+                clean_loss_fn=lambda p: problem.clean_loss(p, clean),
             )
             params = optax.apply_updates(params, updates)
         return (params, state), ()

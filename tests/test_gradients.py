@@ -58,8 +58,8 @@ def test_equals_its_parts(mode, name):
     problems.assert_close((loss, grads), want, 1e-12)
     problems.assert_close((aux.scores, aux.weights), (scores, weights), 1e-12)
     problems.assert_close(aux.losses, losses(params, batch), 1e-12)
-    val_loss = problems.lookahead(problem, inner, state)(jnp.zeros(6))
-    problems.assert_close(aux.val_loss, val_loss, 1e-12)
+    clean_loss = problems.lookahead(problem, inner, state)(jnp.zeros(6))
+    problems.assert_close(aux.clean_loss, clean_loss, 1e-12)
     assert aux.aux is None
 
     jitted = jax.jit(fn)(params, batch, clean, inner_state=state)
@@ -273,7 +273,7 @@ def test_losses_that_know_each_other(mode):
     ("options", "error", "match"),
     [
         ({"inner": 0.1}, TypeError, "inner: got float; takes an optax.GradientTransformation"),
-        ({"mode": "both"}, ValueError, "mode: got 'both'; takes one of 'forward', 'reverse'"),
+        ({"mode": "both"}, ValueError, "mode: got 'both'; takes one of 'forward', 'reverse', 'fin"),
         ({"min_weight": -1}, ValueError, "min_weight: got -1; takes a number .* at least 0"),
     ],
 )
@@ -299,6 +299,63 @@ def test_errors(losses, options, error, match, mode):
         reweighted_value_and_grad(losses, mean_squares, mode=mode, **options)(w, batch, clean)
     with pytest.raises(ValueError, match="params: got None; takes the pytree"):
         reweighted_value_and_grad(squares, mean_squares, mode=mode)(None, batch, clean)
+
+
+COLD = {"nan": optax.adam(0.1), "zero": optax.lion(0.1), "rate zero": optax.sgd(0.0, 0.9)}
+
+
+@pytest.mark.parametrize("wrap", [lambda fn: fn, jax.jit], ids=["eager", "jit"])
+@pytest.mark.parametrize("name", COLD)
+def test_an_inner_that_would_train_nothing_is_refused(name, wrap):
+    w, batch, clean = linear()
+    match = "inner: the derivative of its first update at gradient zero"
+    fn = wrap(reweighted_value_and_grad(squares, mean_squares, inner=COLD[name]))
+    with pytest.raises(ValueError, match=match):
+        fn(w, batch, clean, inner_state=COLD[name].init(w))
+    with pytest.raises(ValueError, match=match):
+        example_scores(
+            lambda w: squares(w, batch),
+            lambda w: mean_squares(w, clean),
+            w,
+            inner=COLD[name],
+            inner_state=COLD[name].init(w),
+        )
+
+
+def test_a_warm_adam_may_look_ahead_where_its_state_is_known():
+    w, batch, clean = linear()
+    inner = optax.adam(0.1)
+    _, state = inner.update(jnp.ones(3), inner.init(w), w)
+    fn = reweighted_value_and_grad(squares, mean_squares, inner=inner)
+    assert np.any(fn(w, batch, clean, inner_state=state)[0][1].weights > 0)
+    with pytest.raises(ValueError, match="is not finite"):  # a traced state may be a cold one
+        jax.jit(fn)(w, batch, clean, inner_state=state)
+
+
+@both_modes
+def test_a_state_without_its_optimizer_an_empty_batch_and_losses_of_two_axes(mode):
+    w, batch, clean = linear()
+    fn = reweighted_value_and_grad(squares, mean_squares, mode=mode)
+    with pytest.raises(ValueError, match=r"inner_state: got tuple, but inner is None.*; pass"):
+        fn(w, batch, clean, inner_state=optax.sgd(0.1, 0.9).init(w))
+    none = jax.tree.map(lambda x: x[:0], batch)
+    with pytest.raises(ValueError, match=r"batch\['x'\]: got shape \(0, 3\); takes at least one"):
+        fn(w, none, clean)
+    with pytest.raises(ValueError, match=r"clean_batch\['x'\]: got shape \(0, 3\); takes at least"):
+        fn(w, batch, none)
+    tokens = reweighted_value_and_grad(lambda *a: squares(*a).reshape(4, 2), mean_squares)
+    with pytest.raises(ValueError, match=r"got shape \(4, 2\); .* average .* or reshape\(-1\)"):
+        tokens(w, batch, clean)
+
+
+def test_a_model_that_is_not_only_parameters_is_refused_with_what_to_do():
+    w, batch, clean = linear()
+    model = {"weights": w, "activation": jnp.tanh, "key": jax.random.key(0)}
+    fn = reweighted_value_and_grad(lambda p, b: squares(p["weights"], b), mean_squares)
+    with pytest.raises(TypeError, match=r"params\['activation'\]: got .*; .*eqx.partition\(model"):
+        fn(model, batch, clean)
+    with pytest.raises(TypeError, match=r"params\['key'\]: got key.*nnx.split\(model"):
+        fn({"weights": w, "key": jax.random.key(0)}, batch, clean)
 
 
 def test_has_aux_asks_for_a_pair_and_params_for_floats():

@@ -158,7 +158,7 @@ def test_the_gradient_is_of_the_weighted_sum_and_most_methods_weights_sum_to_one
 @pytest.mark.parametrize("name", METHODS)
 def test_every_method_returns_the_same_structure_and_passes_aux_through(name, problem):
     (loss, aux), grads = _apply(name, problem)
-    assert loss.shape == () and aux.val_loss.shape == ()
+    assert loss.shape == () and aux.clean_loss.shape == ()
     assert aux.weights.shape == aux.scores.shape == aux.losses.shape == (8,)
     assert grads.shape == problem[0].shape
     assert aux.aux["mean"].shape == ()

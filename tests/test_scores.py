@@ -173,11 +173,11 @@ def test_duplicates_in_the_clean_batch_change_nothing():
         ({"loss": lambda w: w.sum()}, ValueError, r"per_example_loss_fn's result: got shape \(\)"),
         ({"loss": lambda w: (w, 1)}, TypeError, "result: got tuple; takes one .* has_aux=True"),
         ({"loss": lambda w: jnp.int32(w)}, TypeError, "result: got dtype int32; takes a floating"),
-        ({"clean": lambda w: w}, ValueError, r"val_loss_fn's result: got shape \(2,\), float64"),
+        ({"clean": lambda w: w}, ValueError, r"clean_loss_fn's result: got shape \(2,\), float64"),
         (
             {"clean": lambda w: (w.sum(), 1)},
             ValueError,
-            "val_loss_fn's result: got <class 'tuple'>",
+            "clean_loss_fn's result: got <class 'tuple'>",
         ),
         ({"clean": lambda w: jnp.int32(w.sum())}, ValueError, r"got shape \(\), int32; takes a"),
     ],

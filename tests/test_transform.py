@@ -4,6 +4,7 @@ import numpy as np
 import optax
 import problems
 import pytest
+from jax.sharding import PartitionSpec as P
 
 from l2rw_jax import ReweightState, reweight, reweighted_value_and_grad
 
@@ -32,7 +33,7 @@ def start():
 def fns(batch, clean):
     return {
         "per_example_loss_fn": lambda p: losses(p, batch),
-        "val_loss_fn": lambda p: clean_loss(p, clean),
+        "clean_loss_fn": lambda p: clean_loss(p, clean),
     }
 
 
@@ -101,8 +102,7 @@ def test_inner_momentum_follows_the_real_weighted_gradients(mode):
         by_hand = jax.tree.map(lambda p, g: p - 0.1 * g, by_hand, grads)
     problems.assert_close(params, by_hand, 1e-12)
     problems.assert_close(reweighted.inner_state[0].trace, trace, 1e-12)
-    np.testing.assert_allclose(reweighted.info.val_loss, clean_loss(ahead, clean), rtol=1e-6)
-    assert reweighted.count == 4
+    np.testing.assert_allclose(reweighted.info.clean_loss, clean_loss(ahead, clean), rtol=1e-6)
 
 
 @strict
@@ -116,10 +116,10 @@ def test_info_against_numpy(mode):
     assert 0 < np.sum(weights > 0) < 6
     info = state.info
     np.testing.assert_allclose(info.loss, weights @ losses(params, batch), rtol=1e-6)
-    np.testing.assert_allclose(info.val_loss, clean_loss(params, clean), rtol=1e-6)
+    np.testing.assert_allclose(info.clean_loss, clean_loss(params, clean), rtol=1e-6)
     assert info.num_active == np.count_nonzero(weights)
     np.testing.assert_allclose(info.effective_sample_size, 1 / np.sum(weights**2), rtol=1e-6)
-    assert info.num_nonfinite == 0 and state.count == 1
+    assert info.num_nonfinite == 0
 
 
 def test_info_counts_a_nonfinite_score():
@@ -181,11 +181,42 @@ def test_the_state_is_a_pytree_of_arrays_that_comes_back_from_numpy():
     problems.assert_equal(tx.update(None, again, params, **fns(*data(2))), want)
 
 
-@pytest.mark.parametrize("trace", [jax.jit, lambda f: lambda p: jax.eval_shape(f, p), jax.vmap])
-def test_init_under_a_trace_skips_the_derivative_check(trace):
-    # Not an error, because a tracer has no value to try; the scores would be counted nonfinite.
-    state = trace(reweight(optax.adam(0.1)).init)(jnp.ones((2, 3)))
+TRACES = {
+    "jit": jax.jit,
+    "eval_shape": lambda f: lambda p: jax.eval_shape(f, p),
+    "vmap": jax.vmap,
+    "shard_map": lambda f: jax.jit(
+        jax.shard_map(
+            f, mesh=jax.make_mesh((2,), ("data",)), in_specs=P(), out_specs=P(), check_vma=False
+        )
+    ),
+}
+
+
+@pytest.mark.parametrize("trace", TRACES)
+def test_init_under_a_trace_checks_the_derivative_with_stand_ins(trace):
+    init = TRACES[trace]
+    for inner, match in [(optax.adam(0.1), "is not finite"), (optax.lion(0.1), "vanishes")]:
+        with pytest.raises(ValueError, match=match):
+            init(reweight(inner).init)(jnp.ones((2, 3)))
+    state = init(reweight(optax.adam(0.1, eps_root=1e-8)).init)(jnp.ones((2, 3)))
     assert state.inner_state[0].mu.shape == (2, 3)
+
+
+def test_the_check_of_a_large_model_under_a_trace_needs_no_second_model():
+    shapes = {"w": jax.ShapeDtypeStruct((1 << 20, 1 << 12), jnp.float32)}  # 16 GiB
+    with pytest.raises(ValueError, match="is not finite"):
+        jax.eval_shape(reweight(optax.adam(0.1)).init, shapes)
+    jax.eval_shape(reweight(optax.sgd(0.1, momentum=0.9)).init, shapes)
+
+
+def test_an_inner_with_a_traced_rate_is_not_checked():
+    """Its derivative is unknown until the program runs."""
+
+    def rate_of(rate):
+        return reweight(optax.sgd(rate, momentum=0.9)).init(start()).inner_state
+
+    assert jax.tree.leaves(jax.jit(rate_of)(0.1))
 
 
 # What comes after it in the chain.
@@ -250,7 +281,7 @@ def test_trap_masked_around_it_hides_parameters_from_the_losses():
         tx.init(params),
         params,
         per_example_loss_fn=per_example_loss_fn,
-        val_loss_fn=lambda params: params["w"].sum(),
+        clean_loss_fn=lambda params: params["w"].sum(),
     )
     assert seen and all(isinstance(b, optax.MaskedNode) for b in seen)
 
@@ -278,7 +309,11 @@ def test_trap_what_comes_after_moves_the_parameters_at_all_zero_weights(after):
         ({"inner": 0.1}, TypeError, "inner: got float; takes an optax.GradientTransformation"),
         ({"inner": optax.constant_schedule(0.1)}, TypeError, "inner: got function; takes an optax"),
         ({"inner": optax.sgd}, TypeError, "inner: got function; takes an optax"),
-        ({"mode": "fast"}, ValueError, "mode: got 'fast'; takes one of 'forward', 'reverse'"),
+        (
+            {"mode": "fast"},
+            ValueError,
+            "mode: got 'fast'; takes one of 'forward', 'reverse', 'f",
+        ),
         ({"min_weight": -0.5}, ValueError, "min_weight: got -0.5; takes a number .* at least 0"),
         ({"min_weight": np.nan}, ValueError, "min_weight: got nan; takes a number .* at least 0"),
     ],
@@ -327,11 +362,18 @@ def test_init_refuses_an_inner_without_a_derivative(inner, match):
             r"per_example_loss_fn's result: got dtype int\d+; takes a floating dtype",
         ),
         (
-            {"val_loss_fn": lambda p: p["w"]},
+            {"clean_loss_fn": lambda p: p["w"]},
             ValueError,
-            r"val_loss_fn's result: got shape \(3,\), float32; takes a floating scalar",
+            r"clean_loss_fn's result: got shape \(3,\), float32; takes a floating scalar",
         ),
         ({"params": None}, ValueError, "params: got None; takes the pytree of parameters"),
+        (
+            {"val_loss_fn": clean_loss},
+            TypeError,
+            "val_loss_fn: renamed .* as clean_loss_fn",
+        ),
+        ({"clean_loss_fn": None}, TypeError, "clean_loss_fn: got nothing; .* reweighted_value_and"),
+        ({"per_example_loss_fn": 3}, TypeError, "per_example_loss_fn: got int; .* as a keyword"),
     ],
 )
 def test_update_errors(changes, error, match, mode):

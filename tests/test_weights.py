@@ -98,11 +98,17 @@ def test_small_batches(scores, least, want):
 
 
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16", "float32", "float64"])
-def test_the_scores_dtype_is_kept(dtype):
-    with jax.enable_x64(dtype == "float64"):
+def test_the_weights_dtype_is_the_scores_but_at_least_float32(dtype):
+    with jax.enable_x64(dtype == "float64"), jax.numpy_dtype_promotion("strict"):
         weights = jax.jit(example_weights)(jnp.array([1, -1, 3], dtype))
-        assert weights.dtype == dtype
+        assert weights.dtype == ("float64" if dtype == "float64" else "float32")
         np.testing.assert_array_equal(weights, [0.25, 0, 0.75])
+
+
+def test_weights_of_bfloat16_scores_sum_to_one():
+    scores = jnp.asarray(np.random.default_rng(0).normal(size=512), jnp.bfloat16)
+    weights = np.asarray(example_weights(scores), np.float64)
+    np.testing.assert_allclose(weights.sum(), 1, rtol=1e-6)  # rounded to bfloat16: 0.9991
 
 
 def test_min_weight_may_be_traced():
@@ -115,6 +121,7 @@ def test_min_weight_may_be_traced():
     [
         (np.float32(1), 0, ValueError, r"scores: got shape \(\); takes shape \[b\]"),
         (np.ones((3, 1)), 0, ValueError, r"scores: got shape \(3, 1\); takes shape \[b\]"),
+        (np.ones(0), 0, ValueError, r"scores: got shape \(0,\); takes .* at least one example"),
         (np.ones(3, int), 0, TypeError, r"scores: got dtype int\d+; takes a floating dtype"),
         (np.ones(3), -0.1, ValueError, r"min_weight: got -0.1; takes a number .* at least 0"),
         (np.ones(3), np.nan, ValueError, r"min_weight: got nan; takes a number .* at least 0"),
@@ -136,6 +143,90 @@ def test_the_sum_of_huge_scores_does_not_overflow(scores, expected):
     np.testing.assert_allclose(example_weights(scores), expected, rtol=2e-3, atol=1e-30)
 
 
-def test_min_weight_leaves_the_scores_dtype():
+def test_min_weight_leaves_the_weights_dtype():
     scores = jnp.array([-1.0, 2.0], jnp.bfloat16)
-    assert example_weights(scores, min_weight=np.float32(0.1)).dtype == jnp.bfloat16
+    assert example_weights(scores, min_weight=np.float64(0.1)).dtype == jnp.float32
+
+
+# Groups.
+
+
+def grouped(scores, groups, num_groups, least=0.0):
+    """The definition in float64: each example gets the rectified sum of its group's scores."""
+    finite = np.isfinite(scores)
+    sums = np.bincount(groups, np.where(finite, scores, 0).astype(np.float64), num_groups)
+    rectified = np.where(finite, np.maximum(sums, least)[groups], 0)
+    return rectified / (rectified.sum() or 1)
+
+
+@given(st.data(), st.integers(1, 9), st.integers(1, 4))
+def test_groups_against_the_definition(data, b, num_groups):
+    scores = data.draw(
+        st.lists(floats(-(2.0**20), 2.0**20) | st.just(np.nan), min_size=b, max_size=b)
+    )
+    scores = np.array(scores, np.float32)
+    groups = np.array(data.draw(st.lists(st.integers(0, num_groups - 1), min_size=b, max_size=b)))
+    least = data.draw(st.sampled_from([0.0, 0.5]))
+    with jax.enable_x64(True):
+        got = example_weights(
+            scores.astype(np.float64), groups=groups, num_groups=num_groups, min_weight=least
+        )
+    np.testing.assert_allclose(got, grouped(scores, groups, num_groups, least), 1e-9, 1e-12)
+
+
+@given(scores_st)
+def test_every_example_its_own_group_is_no_groups(scores):
+    got = example_weights(scores, groups=np.arange(len(scores)))
+    np.testing.assert_allclose(got, example_weights(scores), rtol=1e-6, atol=1e-30)
+
+
+def test_one_group_for_all_is_all_or_nothing():
+    zeros = np.zeros(3, int)
+    np.testing.assert_allclose(example_weights(np.array([3.0, -1.0, 1.0]), groups=zeros), 1 / 3)
+    np.testing.assert_array_equal(example_weights(np.array([-3.0, 1.0, 1.0]), groups=zeros), 0)
+
+
+def test_groups_of_the_issue_in_every_way_to_call_it():
+    scores, groups = np.array([1.0, 2.0, -4.0, 3.0], "f4"), np.array([0, 0, 1, 1])
+    want = [0.5, 0.5, 0, 0]
+    np.testing.assert_array_equal(example_weights(scores, groups=groups), want)
+    jitted = jax.jit(example_weights, static_argnames="num_groups")
+    np.testing.assert_array_equal(jitted(scores, groups=groups, num_groups=7), want)
+    halves = jax.vmap(
+        lambda s, g: example_weights(s, groups=g, num_groups=2, axis_name="half"), axis_name="half"
+    )(scores.reshape(2, 2).T, groups.reshape(2, 2).T)  # each half has one example of each group
+    np.testing.assert_array_equal(halves.T.ravel(), want)
+
+
+def test_huge_scores_of_a_group_do_not_overflow():
+    scores = np.full(8, 5e37, np.float32)
+    np.testing.assert_allclose(example_weights(scores, groups=np.zeros(8, int)), 1 / 8)
+
+
+def test_a_group_out_of_range_has_weight_zero_where_values_are_not_known():
+    weights = jax.jit(lambda g: example_weights(jnp.ones(3), groups=g, num_groups=2))(
+        jnp.array([0, 2, -1])
+    )
+    np.testing.assert_array_equal(weights, [1, 0, 0])
+
+
+@pytest.mark.parametrize(
+    ("groups", "num_groups", "error", "match"),
+    [
+        ([0, 1], None, ValueError, r"groups: got shape \(2,\); takes \(3,\), the group of each"),
+        ([0.0, 1, 1], None, TypeError, "groups: got dtype float.*; takes integers .*np.unique"),
+        ([0, 2, 1], 2, ValueError, r"groups: got values from 0 to 2; takes integers in \[0, 2\)"),
+        ([0, -1, 1], None, ValueError, r"groups: got values from -1 to 1; takes integers in"),
+        ([0, 1, 1], 0, ValueError, "num_groups: got 0; takes an integer of at least 1"),
+        ([0, 1, 1], 2.0, ValueError, "num_groups: got 2.0; takes an integer of at least 1"),
+        (None, 2, ValueError, "groups: got None with num_groups=2; takes"),
+    ],
+)
+def test_groups_errors(groups, num_groups, error, match):
+    with pytest.raises(error, match=match):
+        example_weights(jnp.ones(3), groups=groups, num_groups=num_groups)
+
+
+def test_the_number_of_groups_is_needed_where_values_are_not_known():
+    with pytest.raises(ValueError, match=r"num_groups: got None; needed with groups under jax.jit"):
+        jax.jit(lambda g: example_weights(jnp.ones(3), groups=g))(jnp.array([0, 1, 1]))

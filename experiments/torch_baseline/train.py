@@ -26,7 +26,7 @@ from l2rw_jax.training.metrics import classification_metrics, noise_auroc
 FORMS = {"baseline": "plain", "random": "random", "l2rw": "forward_ad_separate"}
 # Fields that change what is computed and that only the JAX side knows.
 OURS_ALONE = (
-    *("optimizer", "val_weight_decay", "dtype", "finetune_steps"),
+    *("optimizer", "clean_weight_decay", "dtype", "finetune_steps"),
     *("replicas", "parallel", "micro_batches"),
 )
 

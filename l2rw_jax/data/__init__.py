@@ -4,6 +4,10 @@ Everything up to the split works on numpy arrays with an integer seed; augmentat
 sampling are JAX functions of a key, made to run inside the compiled training step.
 """
 
+from l2rw_jax import _extras
+
+_extras.require("train", "absl", "grain", "sklearn", "tensorflow_datasets")
+
 from l2rw_jax.data._records import ReadError
 from l2rw_jax.data.augment import (
     augment,

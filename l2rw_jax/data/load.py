@@ -34,8 +34,8 @@ class Dataset(NamedTuple):
 def load(
     name: str,
     *,
-    data_dir: str | os.PathLike | None = None,
-    cache_dir: str | os.PathLike | None = None,
+    data_dir: str | os.PathLike[str] | None = None,
+    cache_dir: str | os.PathLike[str] | None = None,
     lazy: bool = False,
 ) -> Dataset:
     """Loads a data set by name, without downloading anything.
@@ -106,7 +106,7 @@ def _synthetic(name: str, shape: tuple[int, int, int], num_classes: int) -> Data
     return Dataset(name, "1", *draw(train_size), *draw(test_size), num_classes)
 
 
-def _tfds(name: str, data_dir: str | os.PathLike | None, cache: Path, lazy: bool) -> Dataset:
+def _tfds(name: str, data_dir: str | os.PathLike[str] | None, cache: Path, lazy: bool) -> Dataset:
     import tensorflow_datasets as tfds  # slow to import
 
     root = os.path.expanduser(data_dir or tfds.core.constants.DATA_DIR)

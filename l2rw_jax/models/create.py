@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import optax
 from flax import nnx
 
 from l2rw_jax.models.networks import MLP, LeNet
@@ -28,8 +29,8 @@ class Model(NamedTuple):
         `train` the batch's own moments normalise and the returned state has moved towards them.
     """
 
-    init: Callable[[jax.Array], tuple[dict, dict]]
-    apply: Callable[..., tuple[jax.Array, dict]]
+    init: Callable[[jax.Array], tuple[dict[str, Any], dict[str, Any]]]
+    apply: Callable[..., tuple[jax.Array, dict[str, Any]]]
 
 
 def create_model(
@@ -88,13 +89,21 @@ def create_model(
     )
     graph = nnx.graphdef(nnx.eval_shape(lambda: build(rngs=nnx.Rngs(0))))
 
-    def init(key):
+    def init(key: jax.Array) -> tuple[dict[str, Any], dict[str, Any]]:
         network = build(rngs=nnx.Rngs(key))
-        return tuple(
+        params, model_state = (
             nnx.to_pure_dict(nnx.state(network, kind)) for kind in (nnx.Param, nnx.BatchStat)
         )
+        return params, model_state
 
-    def apply(params, model_state, images, *, train, rng=None):
+    def apply(
+        params: optax.Params,
+        model_state: dict[str, Any],
+        images: jax.Array,
+        *,
+        train: bool,
+        rng: jax.Array | None = None,
+    ) -> tuple[jax.Array, dict[str, Any]]:
         if images.shape[1:] != tuple(image_shape):
             allowed = ", ".join(map(str, image_shape))
             raise ValueError(f"images: got shape {images.shape}; allowed: (b, {allowed})")
@@ -107,7 +116,9 @@ def create_model(
     return Model(init, apply)
 
 
-def _constructor(name, dropout, batch_norm_axis, remat) -> Callable[..., Any]:
+def _constructor(
+    name: str, dropout: float, batch_norm_axis: str | None, remat: bool
+) -> Callable[..., Any]:
     """The network class with all that `name` says; raises ValueError if it says nothing known."""
     family, *numbers = name.split("-")
     if not all(re.fullmatch("[1-9][0-9]*", number) for number in numbers):
@@ -144,7 +155,13 @@ def _name_error(name: str, nearest: str = "") -> ValueError:
     return ValueError(f"name: got {name!r}; allowed: {_FORMS}; nearest: {nearest!r}")
 
 
-def _check(name, num_classes, image_shape, dtype, dropout) -> None:
+def _check(
+    name: str,
+    num_classes: int,
+    image_shape: tuple[int, ...],
+    dtype: jax.typing.DTypeLike,
+    dropout: float,
+) -> None:
     if num_classes < 2:
         raise ValueError(f"num_classes: got {num_classes}; allowed: 2 or more")
     if len(image_shape) != 3 or min(image_shape) < 1:

@@ -1,7 +1,8 @@
 """Pre-activation residual networks for small images, narrow and wide."""
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -46,7 +47,16 @@ class _NormReLU(nnx.Module):
 class _Block(nnx.Module):
     """x + conv(dropout(relu(norm(conv(relu(norm(x))))))), with a shortcut free of parameters."""
 
-    def __init__(self, n_in: int, n_out: int, stride: int, *, dropout: float, norm, conv):
+    def __init__(
+        self,
+        n_in: int,
+        n_out: int,
+        stride: int,
+        *,
+        dropout: float,
+        norm: Callable[..., Any],
+        conv: Callable[..., Any],
+    ):
         self.stride, self.grow = stride, n_out - n_in
         self.norm_0 = norm(n_in)
         self.conv_0 = conv(n_in, n_out, strides=stride)
@@ -66,7 +76,7 @@ class _Block(nnx.Module):
         return y + jnp.pad(x, ((0, 0), (0, 0), (0, 0), (before, self.grow - before)))
 
 
-def _call(block, x, train, rngs):
+def _call(block: _Block, x: jax.Array, train: bool, rngs: nnx.Rngs | None) -> jax.Array:
     return block(x, train, rngs)
 
 

@@ -1,6 +1,9 @@
 """Figures of finished runs, as PNG."""
 
 import itertools
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 import matplotlib
 
@@ -8,6 +11,8 @@ matplotlib.use("Agg")  # no screen is needed to write a file
 
 import matplotlib.pyplot as plt
 import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 
 from l2rw_jax.reports.table import mean_interval
 
@@ -15,7 +20,11 @@ from l2rw_jax.reports.table import mean_interval
 COLORS = ("#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#56B4E9", "#F0E442", "#000000")
 
 
-def plot_curves(runs, path, *, title):
+StrPath = str | os.PathLike[str]
+Line = Mapping[str, Any]  # of metrics.jsonl
+
+
+def plot_curves(runs: Mapping[str, Sequence[Sequence[Line]]], path: StrPath, *, title: str) -> None:
     """Test accuracy over steps: a line a method, its 95 % interval over seeds as a band.
 
     Args:
@@ -29,16 +38,18 @@ def plot_curves(runs, path, *, title):
         steps = [line["step"] for line in evaluated[0]]
         accuracy = [[line["test_accuracy"] for line in lines] for lines in evaluated]
         band(axes, steps, list(zip(*accuracy, strict=True)), method, color)
-    seeds = max(len(seeds) for seeds in runs.values())
+    num_seeds = max(len(seeds) for seeds in runs.values())
     axes.set(
         xlabel="training step",
         ylabel="test accuracy (%)",
-        title=f"{title}\nmean and 95 % interval, {seeds} seeds",
+        title=f"{title}\nmean and 95 % interval, {num_seeds} seeds",
     )
     save(figure, axes, path)
 
 
-def plot_sweep(groups, path, *, xlabel, title):
+def plot_sweep(
+    groups: Mapping[str, Mapping[float, Sequence[float]]], path: StrPath, *, xlabel: str, title: str
+) -> None:
     """Last test accuracy over a swept field: a line a method, the 95 % interval as a band.
 
     Args:
@@ -54,7 +65,7 @@ def plot_sweep(groups, path, *, xlabel, title):
     save(figure, axes, path)
 
 
-def plot_weights(weights, corrupted, path, *, title):
+def plot_weights(weights: np.ndarray, corrupted: np.ndarray, path: StrPath, *, title: str) -> None:
     """Histogram of the examples' mean weights, corrupted against uncorrupted.
 
     Args:
@@ -64,7 +75,7 @@ def plot_weights(weights, corrupted, path, *, title):
       title: what was trained on what.
     """
     figure, axes = new_axes()
-    bins = np.linspace(0, max(np.quantile(weights, 0.995), 1e-12), 41)
+    bins = np.linspace(0, max(np.quantile(weights, 0.995), 1e-12), 41).tolist()
     for color, chosen, label in (
         (COLORS[0], ~corrupted, "uncorrupted"),
         (COLORS[3], corrupted, "corrupted"),
@@ -85,7 +96,7 @@ def plot_weights(weights, corrupted, path, *, title):
     save(figure, axes, path)
 
 
-def new_axes():
+def new_axes() -> tuple[Figure, Axes]:
     """An empty figure in the house's style: ``(figure, axes)``."""
     figure, axes = plt.subplots(figsize=(7, 4.2), layout="constrained")
     axes.spines[["top", "right"]].set_visible(False)
@@ -93,7 +104,15 @@ def new_axes():
     return figure, axes
 
 
-def band(axes, x, values, label, color, style="-", scale=100):
+def band(
+    axes: Axes,
+    x: Sequence[float],
+    values: Iterable[Iterable[float | None]],
+    label: str,
+    color: str,
+    style: str = "-",
+    scale: float = 100,
+) -> None:
     """A line through the means of ``values``, one list of seeds for each x, times ``scale``."""
     intervals = [mean_interval(list(value)) for value in values]
     mean = scale * np.array([mean for mean, _ in intervals])
@@ -102,7 +121,7 @@ def band(axes, x, values, label, color, style="-", scale=100):
     axes.fill_between(x, mean - half, mean + half, alpha=0.2, color=color, linewidth=0)
 
 
-def save(figure, axes, path):
+def save(figure: Figure, axes: Axes, path: StrPath) -> None:
     """Adds the legend, writes the PNG and lets go of the figure."""
     axes.legend(frameon=False)
     figure.savefig(path, dpi=150)

@@ -1,6 +1,8 @@
 """Means with 95 % intervals over seeds, and the table that shows them."""
 
 import statistics
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from scipy import stats
@@ -8,7 +10,7 @@ from scipy import stats
 FIGURES = ("test_accuracy", "best_test_accuracy", "test_balanced_accuracy", "noise_auroc")
 
 
-def mean_interval(values):
+def mean_interval(values: Sequence[float | None]) -> tuple[float | None, float | None]:
     r"""Mean and half-width of the 95 % confidence interval of the mean, by Student's t.
 
     .. math:: \bar x \pm t_{0.975,\,n-1} \, s / \sqrt n
@@ -25,15 +27,16 @@ def mean_interval(values):
     >>> mean_interval([0.5])
     (0.5, None)
     """
-    if any(value is None for value in values):
+    known = [value for value in values if value is not None]
+    if len(known) < len(values):
         return None, None
-    mean, n = float(np.mean(values)), len(values)
+    mean, n = float(np.mean(known)), len(known)
     if n < 2:
         return mean, None
-    return mean, float(stats.t.ppf(0.975, n - 1) * stats.sem(values))
+    return mean, float(stats.t.ppf(0.975, n - 1) * stats.sem(known))
 
 
-def summarize(results, keys):
+def summarize(results: Iterable[Mapping[str, Any]], keys: Sequence[str]) -> list[dict[str, Any]]:
     """One row for each combination of ``keys``: the figures' means and intervals over seeds.
 
     Args:
@@ -44,12 +47,12 @@ def summarize(results, keys):
       Dicts with the keys, ``seeds`` (their number), ``steps_per_second`` (the median) and for each
       figure ``{"mean", "ci95"}``, in the order in which the rows first come.
     """
-    rows: dict = {}
+    rows: dict[tuple[Any, ...], list[Mapping[str, Any]]] = {}
     for result in results:
         rows.setdefault(tuple(result[key] for key in keys), []).append(result)
     summary = []
     for values, group in rows.items():
-        row = dict(zip(keys, values, strict=True)) | {"seeds": len(group)}
+        row: dict[str, Any] = dict(zip(keys, values, strict=True)) | {"seeds": len(group)}
         for figure in FIGURES:
             mean, ci95 = mean_interval([result[figure] for result in group])
             row[figure] = {"mean": mean, "ci95": ci95}
@@ -59,7 +62,7 @@ def summarize(results, keys):
     return summary
 
 
-def markdown_table(summary, keys):
+def markdown_table(summary: Iterable[Mapping[str, Any]], keys: Sequence[str]) -> str:
     """The rows of ``summarize`` as a Markdown table; accuracies in percent."""
     header = [
         *keys,
@@ -78,7 +81,7 @@ def markdown_table(summary, keys):
     return "\n".join(lines)
 
 
-def _cell(figure, scale, digits):
+def _cell(figure: Mapping[str, float | None], scale: float, digits: int) -> str:
     if figure["mean"] is None:
         return "-"
     mean = f"{scale * figure['mean']:.{digits}f}"

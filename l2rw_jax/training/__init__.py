@@ -1,5 +1,9 @@
 """Training a model by one of the methods, from a config to a folder of results."""
 
+from l2rw_jax import _extras
+
+_extras.require("train", *_extras.TRAIN)
+
 from l2rw_jax.training.config import ConfigError, RunError, default_config, validate
 from l2rw_jax.training.interrupt import Stopped
 from l2rw_jax.training.loop import check, train_and_evaluate

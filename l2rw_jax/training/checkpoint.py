@@ -6,7 +6,9 @@ import logging as standard_logging
 import os
 import traceback
 import zlib
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import jax
 import numpy as np
@@ -14,11 +16,13 @@ import orbax.checkpoint as ocp
 from absl import logging
 
 from l2rw_jax.training.config import ConfigError, RunError
+from l2rw_jax.training.state import TrainState
+from l2rw_jax.training.workdir import StrPath
 
 FORMAT = 1  # of what a checkpoint holds; raise it when TrainState changes
 
 
-def open_checkpoints(workdir, keep):
+def open_checkpoints(workdir: StrPath, keep: int) -> ocp.CheckpointManager:
     """The checkpoints of a run, the newest ``keep`` of them, written in the background."""
     logging.get_absl_logger().addFilter(_is_news)
     standard_logging.getLogger("asyncio").addFilter(_is_news)
@@ -29,7 +33,7 @@ def open_checkpoints(workdir, keep):
     return ocp.CheckpointManager(Path(workdir, "checkpoints").absolute(), options=options)
 
 
-def restore_newest(checkpoints, state):
+def restore_newest(checkpoints: ocp.CheckpointManager, state: TrainState) -> TrainState:
     """The newest readable checkpoint's state on the host, or ``state`` where there is none.
 
     Args:
@@ -40,7 +44,7 @@ def restore_newest(checkpoints, state):
       ConfigError: the checkpoint is of another format than this version's.
       RunError: there are checkpoints, but none can be read.
     """
-    torn: list = []
+    torn: list[int] = []
     for step in sorted(checkpoints.all_steps(), reverse=True):
         try:
             restored = _restore(checkpoints, step, state)
@@ -61,7 +65,7 @@ def restore_newest(checkpoints, state):
     return state
 
 
-def save(checkpoints, state):
+def save(checkpoints: ocp.CheckpointManager, state: TrainState) -> None:
     """Saves ``state`` (host arrays) under its step, whole or not at all.
 
     Raises:
@@ -74,7 +78,7 @@ def save(checkpoints, state):
     _written(checkpoints, lambda: checkpoints.save(int(np.max(state.step)), args=args))
 
 
-def close(checkpoints):
+def close(checkpoints: ocp.CheckpointManager) -> None:
     """Waits until everything is written.
 
     Raises:
@@ -85,7 +89,7 @@ def close(checkpoints):
 
 
 @contextlib.contextmanager
-def finished_on_error(checkpoints):
+def finished_on_error(checkpoints: ocp.CheckpointManager) -> Iterator[None]:
     """Lets no write go on in the background after an error, beside another run in this folder."""
     try:
         yield
@@ -96,7 +100,7 @@ def finished_on_error(checkpoints):
         raise
 
 
-def _written(checkpoints, write):
+def _written(checkpoints: ocp.CheckpointManager, write: Callable[[], Any]) -> None:
     try:
         write()
     except (OSError, ValueError) as error:  # TensorStore's errors are ValueErrors
@@ -109,13 +113,13 @@ def _written(checkpoints, write):
         ) from error
 
 
-def _is_news(record):
+def _is_news(record: standard_logging.LogRecord) -> bool:
     """False for tracebacks out of Orbax: it raises the first, asyncio repeats those beside it."""
     frames = traceback.extract_tb(record.exc_info[2]) if record.exc_info else []
     return not any("orbax" in frame.filename for frame in frames)
 
 
-def _restore(checkpoints, step, state):
+def _restore(checkpoints: ocp.CheckpointManager, step: int, state: TrainState) -> TrainState:
     about = checkpoints.restore(step, args=ocp.args.Composite(about=ocp.args.JsonRestore()))
     found = about["about"]["format"]
     if found != FORMAT:
@@ -132,7 +136,7 @@ def _restore(checkpoints, step, state):
     return restored
 
 
-def _checksum(state):
+def _checksum(state: TrainState) -> int:
     checksum = 0
     for leaf in jax.tree.leaves(state):
         checksum = zlib.crc32(np.ascontiguousarray(leaf).view(np.uint8).data, checksum)

@@ -1,16 +1,23 @@
 """The compiled programs of a run: its chunks of steps, and its evaluation."""
 
 import itertools
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 import jax
 import numpy as np
+import optax
+from ml_collections import ConfigDict
 
+from l2rw_jax.models import Model
 from l2rw_jax.training.metrics import classification_metrics
-from l2rw_jax.training.parallel import AXIS
+from l2rw_jax.training.parallel import AXIS, Engine
+from l2rw_jax.training.prepare import RunData
+from l2rw_jax.training.state import TrainState
 from l2rw_jax.training.step import make_chunk, make_predict, make_step
 
 
-def steps_per_call(config):
+def steps_per_call(config: ConfigDict) -> int:
     """How many steps one compiled call takes: ``log_every``, or 1.
 
     One call does them all, but for convolutions on a CPU: inside a loop, XLA's CPU compiler leaves
@@ -20,7 +27,16 @@ def steps_per_call(config):
     return 1 if single else config.log_every
 
 
-def compile_run(config, model, optimizer, engine, arguments, images, *, finetune=False):
+def compile_run(
+    config: ConfigDict,
+    model: Model,
+    optimizer: optax.GradientTransformation,
+    engine: Engine,
+    arguments: Sequence[Any],
+    images: Iterator[Any],
+    *,
+    finetune: bool = False,
+) -> Callable[[TrainState], tuple[TrainState, dict[str, np.ndarray]]]:
     """Returns ``run(state) -> (state, metrics)``: ``log_every`` steps.
 
     Args:
@@ -46,7 +62,7 @@ def compile_run(config, model, optimizer, engine, arguments, images, *, finetune
     streamed = () if first is None else (first,)
     compiled = engine.compile(chunk, state, *others, *streamed)
 
-    def run(state):
+    def run(state: TrainState) -> tuple[TrainState, dict[str, np.ndarray]]:
         collected = []
         for _ in range(config.log_every // num_steps):
             streamed = next(images)
@@ -59,7 +75,9 @@ def compile_run(config, model, optimizer, engine, arguments, images, *, finetune
     return run
 
 
-def compile_evaluate(config, model, engine, state, run_data):
+def compile_evaluate(
+    config: ConfigDict, model: Model, engine: Engine, state: TrainState, run_data: RunData
+) -> Callable[[TrainState], dict[str, Any]]:
     """Returns ``evaluate(state) -> dict``: figures on the test and the hyper-validation set.
 
     Every process computes all of them on its first device. Replicas' figures are lists.
@@ -69,7 +87,7 @@ def compile_evaluate(config, model, engine, state, run_data):
         sets["val"] = (run_data.images[run_data.val.index], run_data.val.label)
     sets = {name: (jax.numpy.asarray(x), np.asarray(y)) for name, (x, y) in sets.items()}
 
-    def weights_of(state):
+    def weights_of(state: TrainState) -> Any:
         weights = (state.params, state.model_state)
         return engine.get(weights) if engine.axis_name == AXIS else weights
 
@@ -80,9 +98,9 @@ def compile_evaluate(config, model, engine, state, run_data):
             predict = jax.vmap(predict, in_axes=(0, 0, 0 if labels.ndim > 1 else None))
         compiled[name] = jax.jit(predict).lower(*weights_of(state), images).compile()
 
-    def evaluate(state):
+    def evaluate(state: TrainState) -> dict[str, Any]:
         weights = weights_of(state)
-        figures: dict = {}
+        figures: dict[str, Any] = {}
         for name, (images, labels) in sets.items():
             predictions = np.asarray(compiled[name](*weights, images))
             figures |= _each(
@@ -98,7 +116,9 @@ def compile_evaluate(config, model, engine, state, run_data):
     return evaluate
 
 
-def _each(function, *arrays, replicas):
+def _each(
+    function: Callable[..., dict[str, float]], *arrays: np.ndarray, replicas: int
+) -> dict[str, Any]:
     """``function``'s dict; of replicas, with a list of the replicas' values under each name."""
     if replicas == 1:
         return function(*arrays)

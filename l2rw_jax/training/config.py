@@ -1,9 +1,11 @@
 """The fields of a run, their defaults and their checks."""
 
 import difflib
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any
 
 import jax
-import ml_collections
+from ml_collections import ConfigDict
 
 from l2rw_jax.methods import get_method
 
@@ -14,7 +16,7 @@ _POSITIVE = (
     *("batch_size", "clean_batch_size", "clean_size", "log_every"),
     *("replicas", "micro_batches", "keep_checkpoints", "max_bad_steps"),
 )
-_NOT_NEGATIVE = ("seed", "val_size", "pad", "weight_decay", "val_weight_decay", "clip_norm")
+_NOT_NEGATIVE = ("seed", "val_size", "pad", "weight_decay", "clean_weight_decay", "clip_norm")
 
 
 class RunError(RuntimeError):
@@ -25,13 +27,13 @@ class ConfigError(ValueError):
     """A run that cannot be as asked for: one line for the user, raised before any work starts."""
 
 
-def default_config():
+def default_config() -> ConfigDict:
     """Returns every field of a run with its default.
 
     >>> default_config().method
     'l2rw'
     """
-    config = ml_collections.ConfigDict()
+    config = ConfigDict()
     config.method = "l2rw"
     config.seed = 0  # of initialisation, split, corruption and sampling, a stream each
 
@@ -43,11 +45,11 @@ def default_config():
     config.clean_in_train = False  # whether they are trained on too: for methods without other use
     config.val_size = 0  # images of the hyper-validation set, noisy like the training set
 
-    config.imbalance = ml_collections.ConfigDict()
+    config.imbalance = ConfigDict()
     config.imbalance.kind = "none"  # none, majority or long_tail
     config.imbalance.share = 0.5  # majority: of the last class; long_tail: smallest over largest
     config.imbalance.total = 0  # majority: images in all
-    config.noise = ml_collections.ConfigDict()
+    config.noise = ConfigDict()
     config.noise.kind = "none"  # none, uniform or background
     config.noise.ratio = 0.0  # share of the labels (background: of the others) that are changed
     config.noise.background = 0  # background: the class that labels flip to
@@ -67,7 +69,7 @@ def default_config():
     config.boundaries = ()  # (good) steps after which the learning rate is a tenth
     config.weight_decay = 0.0  # L2 on kernels, in the gradient
     config.clip_norm = 0.0  # largest norm of the weighted gradient; 0: unlimited
-    config.val_weight_decay = 0.0  # L2 on kernels in the clean loss, as the authors' code has it
+    config.clean_weight_decay = 0.0  # L2 on kernels in the clean loss, as the authors' code has it
     config.finetune_steps = 0  # steps on the clean set after config.steps, at the last rate
 
     config.replicas = 1  # seeds seed, seed + 1, ... trained side by side as one program
@@ -85,7 +87,7 @@ def default_config():
     return config
 
 
-def with_variant(config, variant, **variants):
+def with_variant(config: ConfigDict, variant: str, **variants: Mapping[str, Any]) -> ConfigDict:
     """Returns ``config`` with the named variant's fields, given by their dotted names.
 
     Raises:
@@ -100,7 +102,7 @@ def with_variant(config, variant, **variants):
     return config
 
 
-def validate(config):
+def validate(config: ConfigDict) -> None:
     """Checks what can be checked of a config without its data.
 
     Raises:
@@ -164,7 +166,7 @@ def validate(config):
     )
 
 
-def _check_scale(config):
+def _check_scale(config: ConfigDict) -> None:
     """What replicas, devices, micro-batches and streams ask of each other."""
     _require(
         config.parallel != "none" or config.batch_norm == "device",
@@ -196,21 +198,21 @@ def _check_scale(config):
         )
 
 
-def check_name(argument, got, allowed):
+def check_name(argument: str, got: str, allowed: Collection[str]) -> None:
     """Raises ``ConfigError`` with the nearest name unless ``got`` is one of ``allowed``."""
     if got not in allowed:
         nearest = difflib.get_close_matches(str(got), list(allowed), 1, cutoff=0)
         raise ConfigError(f"{argument}: no such field; did you mean {nearest[0]!r}?")
 
 
-def _check_fields(config, known, path):
+def _check_fields(config: ConfigDict, known: ConfigDict, path: str) -> None:
     if missing := sorted(set(known) - set(config)):
         raise ConfigError(
             f"{path}.{missing[0]}: missing; start from default_config() and change its fields."
         )
     for field, value in config.items():
         check_name(f"{path}.{field}", field, known)
-        if isinstance(known[field], ml_collections.ConfigDict):
+        if isinstance(known[field], ConfigDict):
             _check_fields(value, known[field], f"{path}.{field}")
         elif not isinstance(value, type(known[field])):
             want = type(known[field]).__name__
@@ -219,13 +221,13 @@ def _check_fields(config, known, path):
             )
 
 
-def _check_choice(argument, got, allowed):
+def _check_choice(argument: str, got: Any, allowed: Sequence[str]) -> None:
     if got not in allowed:
         nearest = difflib.get_close_matches(str(got), allowed, 1, cutoff=0)[0]
         takes = ", ".join(allowed)
         raise ConfigError(f"{argument}: got {got!r}; takes {takes}; did you mean {nearest!r}?")
 
 
-def _require(condition, argument, got, takes):
+def _require(condition: bool, argument: str, got: Any, takes: str) -> None:
     if not condition:
         raise ConfigError(f"{argument}: got {got}; takes {takes}.")

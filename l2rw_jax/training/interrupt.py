@@ -4,6 +4,8 @@ import contextlib
 import signal
 import threading
 from collections.abc import Callable, Iterator
+from types import FrameType
+from typing import Any
 
 import jax
 import numpy as np
@@ -23,10 +25,10 @@ def stop_on_signal() -> Iterator[Callable[[], bool]]:
     A second signal acts as it would have without this. Outside the main thread, where Python takes
     no handlers, none is ever asked for.
     """
-    came: list = []
-    before: dict = {}
+    came: list[int] = []
+    before: dict[signal.Signals, Any] = {}
 
-    def handle(number, frame):
+    def handle(number: int, frame: FrameType | None) -> None:
         del frame
         came.append(number)
         for each, handler in before.items():
@@ -35,7 +37,7 @@ def stop_on_signal() -> Iterator[Callable[[], bool]]:
     if threading.current_thread() is threading.main_thread():
         before = {each: signal.signal(each, handle) for each in SIGNALS}
 
-    def asked():
+    def asked() -> bool:
         if jax.process_count() == 1:
             return bool(came)
         # The processes must stop after the same chunk, or the others would wait for this one.

@@ -4,33 +4,38 @@ import contextlib
 import functools
 import itertools
 import time
+from collections.abc import Callable, Iterator
 from typing import Any, cast
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
+import orbax.checkpoint as ocp
 import tqdm
 from jax.experimental import multihost_utils
+from ml_collections import ConfigDict
 
 from l2rw_jax import data
-from l2rw_jax.methods import get_method
-from l2rw_jax.models import create_model
+from l2rw_jax.models import Model, create_model
 from l2rw_jax.training import checkpoint
 from l2rw_jax.training import workdir as files
 from l2rw_jax.training.compile import compile_evaluate, compile_run, steps_per_call
 from l2rw_jax.training.config import ConfigError, RunError, validate
 from l2rw_jax.training.interrupt import Stopped, stop_on_signal
 from l2rw_jax.training.metrics import noise_auroc, summarize_steps
-from l2rw_jax.training.parallel import AXIS, make_engine
-from l2rw_jax.training.prepare import prepare_replicas, without_train_images
-from l2rw_jax.training.state import create_state, initial_transition, make_optimizer, mean_weights
+from l2rw_jax.training.parallel import AXIS, Engine, make_engine
+from l2rw_jax.training.prepare import RunData, prepare_replicas, without_train_images
+from l2rw_jax.training.state import TrainState, initial_state, make_optimizer, mean_weights
 from l2rw_jax.training.step import make_rows
 
+Evaluations = dict[int, dict[str, Any]]  # figures by step
+
 # No step reads them: they need not lie on every device.
-_ONLY_EVALUATED: dict = {"test_images": None, "test_labels": None}
+_ONLY_EVALUATED: dict[str, Any] = {"test_images": None, "test_labels": None}
 
 
-def train_and_evaluate(config, workdir):
+def train_and_evaluate(config: ConfigDict, workdir: files.StrPath) -> dict[str, Any]:
     """Trains by one method from one seed, or several side by side, and leaves its files.
 
     Args:
@@ -77,7 +82,16 @@ def train_and_evaluate(config, workdir):
         return result
 
 
-def _train(config, workdir, checkpoints, run_data, model, optimizer, asked, writes):
+def _train(
+    config: ConfigDict,
+    workdir: files.StrPath,
+    checkpoints: ocp.CheckpointManager,
+    run_data: RunData,
+    model: Model,
+    optimizer: optax.GradientTransformation,
+    asked: Callable[[], bool],
+    writes: bool,
+) -> dict[str, Any]:
     state, key = initial_state(config, model, optimizer, run_data)
     state = checkpoint.restore_newest(checkpoints, jax.device_get(state))
     start = _agreed(int(np.max(state.step)))
@@ -106,7 +120,7 @@ def _train(config, workdir, checkpoints, run_data, model, optimizer, asked, writ
                 state, metrics = (train if step <= config.steps else finetune)(state)
                 elapsed = time.perf_counter() - started
                 seconds += elapsed
-                line = {"step": step} | summarize_steps(metrics)
+                line: dict[str, Any] = {"step": step} | summarize_steps(metrics)
                 line["steps_per_second"] = config.log_every / elapsed
                 if step % config.eval_every == 0 or step in (config.steps, last):
                     evaluations[step] = evaluate(state)
@@ -138,7 +152,7 @@ def _train(config, workdir, checkpoints, run_data, model, optimizer, asked, writ
     return files.to_json(result)
 
 
-def _agreed(start):
+def _agreed(start: int) -> int:
     """The step to go on from, which must be the same in all processes."""
     if jax.process_count() > 1:
         starts = multihost_utils.process_allgather(np.array(start)).tolist()
@@ -149,7 +163,7 @@ def _agreed(start):
     return start
 
 
-def _progress(line, evaluations):
+def _progress(line: dict[str, Any], evaluations: Evaluations) -> dict[str, str]:
     """What stands behind the progress bar; of replicas, means."""
     shown = {"loss": f"{np.mean(line['loss']):.3f}"}
     if evaluations:
@@ -158,7 +172,9 @@ def _progress(line, evaluations):
 
 
 @contextlib.contextmanager
-def open_images(config, engine, run_data, key, start):
+def open_images(
+    config: ConfigDict, engine: Engine, run_data: RunData, key: jax.Array, start: int
+) -> Iterator[Iterator[Any]]:
     """An iterator over the images of the compiled calls from step ``start`` on.
 
     Args:
@@ -189,23 +205,13 @@ def open_images(config, engine, run_data, key, start):
         yield chunks
 
 
-def initial_state(config, model, optimizer, run_data):
-    """The state at step 0 and the key of the steps; of replicas, with a leading axis."""
-    method = get_method(config.method)
-
-    def create(seed, num_train, confusion):
-        init_key, step_key = jax.random.split(jax.random.key(seed))
-        transition = initial_transition(method, confusion)
-        return create_state(init_key, model, optimizer, num_train, transition), step_key
-
-    num_train = run_data.train.index.shape[-1]
-    if config.replicas == 1:
-        return create(config.seed, num_train, jnp.asarray(run_data.confusion))
-    seeds = jnp.arange(config.seed, config.seed + config.replicas, dtype=jnp.uint32)
-    return jax.vmap(create, in_axes=(0, None, 0))(seeds, num_train, run_data.confusion)
-
-
-def _reason_to_end(config, workdir, step, metrics, asked):
+def _reason_to_end(
+    config: ConfigDict,
+    workdir: files.StrPath,
+    step: int,
+    metrics: dict[str, np.ndarray],
+    asked: bool,
+) -> Exception | None:
     """The exception to end the run with after this step; None to go on."""
     row = np.atleast_2d(metrics["bad_in_a_row"]).min(0)  # of replicas, while one is good it goes on
     if (row >= config.max_bad_steps).any():
@@ -225,14 +231,16 @@ def _reason_to_end(config, workdir, step, metrics, asked):
     return None
 
 
-def _result(config, state, evaluations, corrupted):
+def _result(
+    config: ConfigDict, state: TrainState, evaluations: Evaluations, corrupted: np.ndarray
+) -> dict[str, Any]:
     """What result.json says of the training; of replicas, a list under each figure."""
     last = max(evaluations)
     accuracy = [evaluations[step]["test_accuracy"] for step in evaluations]
     weights, counts = np.asarray(mean_weights(state)), np.asarray(state.weight_count)
     if config.replicas == 1:
         seeds = {"seed": config.seed}
-        auroc = noise_auroc(weights, counts, corrupted)
+        auroc: Any = noise_auroc(weights, counts, corrupted)
     else:
         seeds = {"seeds": list(range(config.seed, config.seed + config.replicas))}
         auroc = [noise_auroc(*each) for each in zip(weights, counts, corrupted, strict=True)]
@@ -244,7 +252,7 @@ def _result(config, state, evaluations, corrupted):
     return result | {"bad_steps": state.bad_steps, "steps": config.steps}
 
 
-def _earlier_evaluations(workdir, start, writes):
+def _earlier_evaluations(workdir: files.StrPath, start: int, writes: bool) -> Evaluations:
     """The evaluations up to the step that the run goes on from; drops later metrics."""
     return {
         line["step"]: {name: line[name] for name in line if name.startswith(("test_", "val_"))}
@@ -253,7 +261,7 @@ def _earlier_evaluations(workdir, start, writes):
     }
 
 
-def check(config):
+def check(config: ConfigDict) -> tuple[RunData, Model, optax.GradientTransformation]:
     """Makes all that a run needs, without writing or training anything.
 
     Returns:

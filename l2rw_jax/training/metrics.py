@@ -1,10 +1,16 @@
 """Figures of a run, computed on the host by scikit-learn."""
 
+from collections.abc import Mapping
+from typing import Any
+
 import numpy as np
+from numpy.typing import ArrayLike
 from sklearn import metrics
 
 
-def classification_metrics(name, labels, predictions):
+def classification_metrics(
+    name: str, labels: ArrayLike, predictions: ArrayLike
+) -> dict[str, float]:
     """Accuracy and the mean of the classes' accuracies, by the names ``NAME_accuracy`` and so on.
 
     >>> import numpy as np
@@ -17,7 +23,9 @@ def classification_metrics(name, labels, predictions):
     }
 
 
-def noise_auroc(mean_weights, weight_counts, corrupted):
+def noise_auroc(
+    mean_weights: ArrayLike, weight_counts: ArrayLike, corrupted: ArrayLike
+) -> float | None:
     """Area under the ROC curve of a low mean weight as a detector of corruption.
 
     Args:
@@ -40,7 +48,7 @@ def noise_auroc(mean_weights, weight_counts, corrupted):
     return float(metrics.roc_auc_score(corrupted, -np.asarray(mean_weights)[drawn]))
 
 
-def summarize_steps(metrics):
+def summarize_steps(metrics: Mapping[str, np.ndarray]) -> dict[str, Any]:
     """One line of metrics of many steps': means over the finite values, and some extremes.
 
     Args:

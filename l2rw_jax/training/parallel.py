@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.sharding import NamedSharding, PartitionSpec
+from ml_collections import ConfigDict
 
 from l2rw_jax.training.prepare import REPLICA_AXES
 
@@ -33,7 +34,7 @@ class Engine(NamedTuple):
     get: Callable[[Any], Any]
 
 
-def make_engine(config, *, num_steps):
+def make_engine(config: ConfigDict, *, num_steps: int) -> Engine:
     """The engine that ``config.parallel`` and ``config.replicas`` ask for.
 
     Args:
@@ -48,26 +49,26 @@ def make_engine(config, *, num_steps):
     if config.parallel == "pmap":
         return _pmap(num_steps)
 
-    def compile_(chunk, *arguments):
+    def compile_(chunk: Callable[..., Any], *arguments: Any) -> Callable[..., Any]:
         if config.replicas > 1:
             chunk = jax.vmap(chunk, in_axes=(0, REPLICA_AXES, 0))
         return jax.jit(chunk, donate_argnums=0).lower(*arguments).compile()
 
-    def put(tree):
+    def put(tree: Any) -> Any:
         return jax.tree.map(jnp.asarray, tree)
 
     return Engine(None, compile_, put, put, jax.device_get)
 
 
-def _shard_map(num_steps):
+def _shard_map(num_steps: int) -> Engine:
     # Process by process, since each brings its columns of a batch.
     devices = sorted(jax.devices(), key=lambda device: (device.process_index, device.id))
     mesh = jax.sharding.Mesh(np.array(devices), (AXIS,))
     whole = NamedSharding(mesh, PartitionSpec())
     columns = PartitionSpec(AXIS) if num_steps == 1 else PartitionSpec(None, AXIS)
 
-    def compile_(chunk, *arguments):
-        def call(state, run_data, key, images=None):
+    def compile_(chunk: Callable[..., Any], *arguments: Any) -> Callable[..., Any]:
+        def call(state: Any, run_data: Any, key: jax.Array, images: Any = None) -> Any:
             return jax.shard_map(
                 chunk,
                 mesh=mesh,
@@ -87,31 +88,31 @@ def _shard_map(num_steps):
     )
 
 
-def _from_processes(array, sharding):
+def _from_processes(array: Any, sharding: NamedSharding) -> jax.Array:
     """An array over the devices of all processes, of what each has on the host."""
     if jax.dtypes.issubdtype(array.dtype, jax.dtypes.prng_key):
         return jax.random.wrap_key_data(_from_processes(jax.random.key_data(array), sharding))
     return jax.make_array_from_process_local_data(sharding, np.asarray(array))
 
 
-def _pmap(num_steps):
+def _pmap(num_steps: int) -> Engine:
     devices = jax.local_devices()
     mesh = jax.sharding.Mesh(np.array(devices), (AXIS,))
     each = NamedSharding(mesh, PartitionSpec(AXIS))  # a leading axis with an entry a device
 
-    def copies(x):
+    def copies(x: Any) -> jax.Array:
         if jax.dtypes.issubdtype(x.dtype, jax.dtypes.prng_key):
             return jax.random.wrap_key_data(copies(jax.random.key_data(x)))
         return jax.device_put(np.broadcast_to(x, (len(devices), *x.shape)), each)
 
-    def put_images(images):
+    def put_images(images: Any) -> jax.Array:
         axis = 0 if num_steps == 1 else 1
         return jax.device_put(np.stack(np.split(np.asarray(images), len(devices), axis)), each)
 
-    def get(tree):
+    def get(tree: Any) -> Any:
         return jax.device_get(jax.tree.map(lambda x: x.addressable_shards[0].data[0], tree))
 
-    def compile_(chunk, *arguments):
+    def compile_(chunk: Callable[..., Any], *arguments: Any) -> Callable[..., Any]:
         program = jax.pmap(chunk, axis_name=AXIS, donate_argnums=0)
         if jax.process_count() > 1:  # pmap takes local arrays only where it compiles by itself
             return program

@@ -1,10 +1,12 @@
 """From a config to the data of a run, on the host: load, thin, split, corrupt."""
 
 import copy
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import jax
 import numpy as np
+from ml_collections import ConfigDict
 
 from l2rw_jax import data
 from l2rw_jax.training.config import ConfigError
@@ -59,7 +61,7 @@ REPLICA_AXES = RunData(
 )
 
 
-def prepare(config):
+def prepare(config: ConfigDict) -> tuple[RunData, int]:
     """Loads and splits the data of a run; everything random in it follows from ``config.seed``.
 
     Args:
@@ -77,7 +79,7 @@ def prepare(config):
         raise ConfigError(f"config.dataset={config.dataset}: {error}") from error
 
 
-def _prepare(config):
+def _prepare(config: ConfigDict) -> tuple[RunData, int]:
     dataset = data.load(config.dataset, data_dir=config.data_dir or None, lazy=config.stream)
     num_classes = len(config.classes) or dataset.num_classes
     chosen, labels = _select(dataset.train_labels, config.classes, dataset.num_classes)
@@ -109,7 +111,7 @@ def _prepare(config):
         corrupted = np.concatenate([corrupted, np.zeros(len(clean), bool)])
     val_noisy, _ = _corrupt(config.noise, labels[val], num_classes, val_noise_seed)
 
-    def part(index, label):
+    def part(index: np.ndarray, label: np.ndarray) -> Part:
         return Part(chosen[index].astype(np.int32), label.astype(np.int32))
 
     run_data = RunData(
@@ -125,7 +127,7 @@ def _prepare(config):
     return run_data, num_classes
 
 
-def prepare_replicas(config):
+def prepare_replicas(config: ConfigDict) -> tuple[RunData, int]:
     """The data of ``config.replicas`` seeds as one, what depends on the seed stacked.
 
     Args:
@@ -151,14 +153,14 @@ def prepare_replicas(config):
     return run_data, prepared[0][1]
 
 
-def with_seed(config, seed):
+def with_seed(config: ConfigDict, seed: int) -> ConfigDict:
     """A copy of ``config`` with another seed."""
     config = copy.deepcopy(config)
     config.seed = seed
     return config
 
 
-def without_train_images(run_data):
+def without_train_images(run_data: RunData) -> RunData:
     """The same with only the images that do not have to be streamed: clean, validation, test.
 
     ``train.index`` still counts the rows of all images.
@@ -172,13 +174,15 @@ def without_train_images(run_data):
     )
 
 
-def _confusion(labels, noisy, num_classes):
+def _confusion(labels: np.ndarray, noisy: np.ndarray, num_classes: int) -> np.ndarray:
     counts = np.zeros((num_classes, num_classes), np.float32)
     np.add.at(counts, (labels, noisy), 1)
     return counts
 
 
-def _select(labels, classes, num_classes):
+def _select(
+    labels: np.ndarray, classes: Sequence[int], num_classes: int
+) -> tuple[np.ndarray, np.ndarray]:
     """Indices of the examples of ``classes``, and their labels renumbered in that order."""
     if not classes and not (labels.min() >= 0 and labels.max() < num_classes):
         span = f"{labels.min()}..{labels.max()}"
@@ -194,7 +198,7 @@ def _select(labels, classes, num_classes):
     return chosen, renumber[labels[chosen]]
 
 
-def _thin(imbalance, labels, num_classes, seed):
+def _thin(imbalance: ConfigDict, labels: np.ndarray, num_classes: int, seed: int) -> np.ndarray:
     if imbalance.kind == "majority":
         return data.majority_subset(
             labels, imbalance.share, majority=num_classes - 1, total=imbalance.total, seed=seed
@@ -204,7 +208,9 @@ def _thin(imbalance, labels, num_classes, seed):
     return np.arange(len(labels))
 
 
-def _corrupt(noise, labels, num_classes, seed):
+def _corrupt(
+    noise: ConfigDict, labels: np.ndarray, num_classes: int, seed: int
+) -> tuple[np.ndarray, np.ndarray]:
     if noise.kind == "uniform":
         return data.uniform_flip(labels, noise.ratio, num_classes=num_classes, seed=seed)
     if noise.kind == "background":

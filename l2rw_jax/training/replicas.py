@@ -4,11 +4,14 @@ import copy
 import itertools
 import json
 import shutil
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any, cast
 
 import jax
 import numpy as np
 from absl import logging
+from ml_collections import ConfigDict
 
 from l2rw_jax.training import workdir as files
 from l2rw_jax.training.config import ConfigError, RunError
@@ -16,7 +19,9 @@ from l2rw_jax.training.loop import train_and_evaluate
 from l2rw_jax.training.prepare import with_seed
 
 
-def train_seeds(config, folders, *, together=None):
+def train_seeds(
+    config: ConfigDict, folders: Sequence[files.StrPath], *, together: bool | None = None
+) -> list[dict[str, Any]]:
     """Trains seeds ``config.seed``, ``config.seed + 1``, ..., one a folder.
 
     Those that are not done yet train as one program (``config.replicas``), in the folder
@@ -61,7 +66,7 @@ def train_seeds(config, folders, *, together=None):
     return results
 
 
-def _train_together(config, seeds, folder_of):
+def _train_together(config: ConfigDict, seeds: list[int], folder_of: Mapping[int, Path]) -> None:
     """Trains consecutive seeds as replicas, if they fit, and leaves each one's files."""
     if len(seeds) == 1:
         return
@@ -88,15 +93,15 @@ def _train_together(config, seeds, folder_of):
     _train_together(config, seeds[len(seeds) // 2 :], folder_of)
 
 
-def _replicated(config, count):
+def _replicated(config: ConfigDict, count: int) -> ConfigDict:
     config = copy.deepcopy(config)
     config.replicas = count
     return config
 
 
-def _split(first, count, joint, folder_of):
+def _split(first: ConfigDict, count: int, joint: Path, folder_of: Mapping[int, Path]) -> None:
     """Writes the replicas' files, each as its seed alone would have left them, the result last."""
-    result = files.check_workdir(joint, _replicated(first, count))
+    result = cast(dict[str, Any], files.check_workdir(joint, _replicated(first, count)))
     lines = files.read_metrics(joint)
     with np.load(joint / "weights.npz") as arrays:
         weights = [arrays[name] for name in ("mean_weight", "count", "corrupted")]
@@ -114,6 +119,6 @@ def _split(first, count, joint, folder_of):
         files.write_json(folder / files.RESULT, seed | _own(figures, i))
 
 
-def _own(record, index):
+def _own(record: Mapping[str, Any], index: int) -> dict[str, Any]:
     """One replica's part of a record: its entry of every list."""
     return {name: x[index] if isinstance(x, list) else x for name, x in record.items()}

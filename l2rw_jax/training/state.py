@@ -1,14 +1,20 @@
 """What a training step reads and writes."""
 
 import ast
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import optax
+from jax.typing import ArrayLike
+from ml_collections import ConfigDict
 
 from l2rw_jax import losses
+from l2rw_jax.methods import Method, get_method
+from l2rw_jax.models import Model
 from l2rw_jax.training.config import ConfigError
+from l2rw_jax.training.prepare import RunData
 
 
 class TrainState(NamedTuple):
@@ -27,16 +33,16 @@ class TrainState(NamedTuple):
     """
 
     step: jax.Array
-    params: Any
-    model_state: Any
-    opt_state: Any
+    params: optax.Params
+    model_state: dict[str, Any]
+    opt_state: optax.OptState
     weight_sum: jax.Array
     weight_count: jax.Array
     bad_steps: jax.Array
     bad_in_a_row: jax.Array
 
 
-def make_optimizer(config):
+def make_optimizer(config: ConfigDict) -> optax.GradientTransformationExtraArgs:
     r"""The optimizer that a config describes: clip, decay, then the optimizer on its schedule.
 
     The decay is L2, :math:`\frac{\lambda}{2} \lVert W \rVert^2` on every ``kernel``.
@@ -55,7 +61,7 @@ def make_optimizer(config):
     )
 
 
-def _optimizer(text, learning_rate):
+def _optimizer(text: str, learning_rate: optax.Schedule) -> optax.GradientTransformation:
     """The optimizer that ``NAME(ARGUMENT=VALUE, ...)`` or ``NAME`` names in Optax."""
     try:
         call = ast.parse(text if "(" in text else f"{text}()", mode="eval").body
@@ -73,17 +79,23 @@ def _optimizer(text, learning_rate):
         ) from error
 
 
-def kernels(params):
+def kernels(params: optax.Params) -> Any:
     """Marks the leaves of ``params`` that are kernels."""
     return jax.tree.map_with_path(lambda path, _: path[-1].key == "kernel", params)
 
 
-def network(params):
+def network(params: Mapping[str, Any]) -> dict[str, Any]:
     """``params`` without the S-Model's label transition, which is no part of the network."""
     return {name: value for name, value in params.items() if name != "transition"}
 
 
-def create_state(key, model, optimizer, num_train, transition=None):
+def create_state(
+    key: jax.Array,
+    model: Model,
+    optimizer: optax.GradientTransformation,
+    num_train: int,
+    transition: jax.Array | None = None,
+) -> TrainState:
     """The state at step 0, initialised by ``key``.
 
     Args:
@@ -108,7 +120,7 @@ def create_state(key, model, optimizer, num_train, transition=None):
     )
 
 
-def initial_transition(method, confusion):
+def initial_transition(method: Method, confusion: jax.Array) -> jax.Array | None:
     """The S-Model's initial label transition, ``[K, K]`` logits; None for other methods.
 
     Args:
@@ -125,6 +137,26 @@ def initial_transition(method, confusion):
     return losses.transition_logits(jnp.where(counts > 0, known, jnp.eye(len(confusion))))
 
 
-def mean_weights(state):
+def initial_state(
+    config: ConfigDict, model: Model, optimizer: optax.GradientTransformation, run_data: RunData
+) -> tuple[TrainState, jax.Array]:
+    """The state at step 0 and the key of the steps; of replicas, with a leading axis."""
+    method = get_method(config.method)
+
+    def create(
+        seed: ArrayLike, num_train: int, confusion: jax.Array
+    ) -> tuple[TrainState, jax.Array]:
+        init_key, step_key = jax.random.split(jax.random.key(seed))
+        transition = initial_transition(method, confusion)
+        return create_state(init_key, model, optimizer, num_train, transition), step_key
+
+    num_train = run_data.train.index.shape[-1]
+    if config.replicas == 1:
+        return create(config.seed, num_train, jnp.asarray(run_data.confusion))
+    seeds = jnp.arange(config.seed, config.seed + config.replicas, dtype=jnp.uint32)
+    return jax.vmap(create, in_axes=(0, None, 0))(seeds, num_train, run_data.confusion)
+
+
+def mean_weights(state: TrainState) -> jax.Array:
     """The mean weight of each training example over the times it was drawn, ``[n]``; else 0."""
     return state.weight_sum / jnp.maximum(state.weight_count, 1)

@@ -1,15 +1,40 @@
 """One training step, as a pure function of the state and the step's number."""
 
+from collections.abc import Callable
+from typing import Any, Protocol
+
 import jax
 import jax.numpy as jnp
 import optax
+from jax.typing import ArrayLike
+from ml_collections import ConfigDict
 
 from l2rw_jax import data, losses
 from l2rw_jax.methods import get_method, own_part
-from l2rw_jax.training.state import kernels, network
+from l2rw_jax.models import Model
+from l2rw_jax.training.prepare import Part, RunData
+from l2rw_jax.training.state import TrainState, kernels, network
+
+Arrays = dict[str, jax.Array]  # a batch, or metrics
 
 
-def make_step(config, model, optimizer, *, axis_name=None, finetune=False):
+class Step(Protocol):
+    """A step, or a chunk of steps: from a state to the next one and the metrics."""
+
+    def __call__(
+        self, state: TrainState, run_data: RunData, key: jax.Array, images: Any = None
+    ) -> tuple[TrainState, Arrays]:
+        """Returns ``(state, metrics)``."""
+
+
+def make_step(
+    config: ConfigDict,
+    model: Model,
+    optimizer: optax.GradientTransformation,
+    *,
+    axis_name: str | None = None,
+    finetune: bool = False,
+) -> Step:
     """Returns ``step(state, run_data, key, images=None) -> (state, metrics)``.
 
     A step samples, augments, weights and updates. What it draws follows from ``key`` and
@@ -31,7 +56,9 @@ def make_step(config, model, optimizer, *, axis_name=None, finetune=False):
     """
     method = get_method("clean_only" if finetune else config.method)
 
-    def step(state, run_data, key, images=None):
+    def step(
+        state: TrainState, run_data: RunData, key: jax.Array, images: Any = None
+    ) -> tuple[TrainState, Arrays]:
         keys = _keys(key, state.step)
         rows = _draw(config, run_data, keys[0])
         trusted = data.sample_without_replacement(
@@ -41,17 +68,17 @@ def make_step(config, model, optimizer, *, axis_name=None, finetune=False):
         clean_batch = _batch(config, run_data, run_data.clean, trusted, keys[3], axis_name)
         forward = _make_forward(config, model, state.model_state)
 
-        def per_example_loss_fn(params, batch):
+        def per_example_loss_fn(params: optax.Params, batch: Arrays) -> tuple[jax.Array, Any]:
             logits, model_state = forward(params, batch)
             correct = jnp.argmax(logits, -1) == batch["label"]
             if method.transition:
                 logits = losses.s_model_logits(logits, params["transition"])
             return method.loss(logits, batch["label"]), (model_state, correct)
 
-        def clean_loss_fn(params, batch):
+        def clean_loss_fn(params: optax.Params, batch: Arrays) -> jax.Array:
             loss = losses.cross_entropy(forward(params, batch)[0], batch["label"]).mean()
-            if config.val_weight_decay:
-                loss += config.val_weight_decay / 2 * _squares(params)
+            if config.clean_weight_decay:
+                loss += config.clean_weight_decay / 2 * _squares(params)
             return loss
 
         value_and_grad = method.value_and_grad(
@@ -82,7 +109,7 @@ def make_step(config, model, optimizer, *, axis_name=None, finetune=False):
         )
         metrics = {
             "loss": loss,
-            "clean_loss": aux.val_loss,
+            "clean_loss": aux.clean_loss,
             "train_accuracy": accuracy,
             "grad_norm": grad_norm,
             "param_norm": optax.tree.norm(state.params),
@@ -93,7 +120,7 @@ def make_step(config, model, optimizer, *, axis_name=None, finetune=False):
     return step
 
 
-def make_chunk(step, num_steps, *, average_over=None):
+def make_chunk(step: Step, num_steps: int, *, average_over: str | None = None) -> Step:
     """Returns ``chunk(state, run_data, key, images=None) -> (state, metrics)``.
 
     It is many steps in one program; ``metrics`` holds each step's values, ``[num_steps]``.
@@ -106,7 +133,9 @@ def make_chunk(step, num_steps, *, average_over=None):
         own. Once, at the end: no step reads them, and they are linear in the batches' moments.
     """
 
-    def chunk(state, run_data, key, images=None):
+    def chunk(
+        state: TrainState, run_data: RunData, key: jax.Array, images: Any = None
+    ) -> tuple[TrainState, Arrays]:
         if num_steps == 1:
             state, metrics = step(state, run_data, key, images)
         else:
@@ -123,11 +152,13 @@ def make_chunk(step, num_steps, *, average_over=None):
     return chunk
 
 
-def make_rows(config, num_steps):
+def make_rows(
+    config: ConfigDict, num_steps: int
+) -> Callable[[RunData, jax.Array, ArrayLike], jax.Array]:
     """Returns ``rows(run_data, key, step) -> [num_steps, b]``: the images of the next steps."""
 
-    def rows(run_data, key, step):
-        def rows_of(step):
+    def rows(run_data: RunData, key: jax.Array, step: ArrayLike) -> jax.Array:
+        def rows_of(step: ArrayLike) -> jax.Array:
             return run_data.train.index[_draw(config, run_data, _keys(key, step)[0])]
 
         return jax.vmap(rows_of)(step + jnp.arange(num_steps))
@@ -135,11 +166,13 @@ def make_rows(config, num_steps):
     return rows
 
 
-def make_predict(config, model, batch_size=500):
+def make_predict(
+    config: ConfigDict, model: Model, batch_size: int = 500
+) -> Callable[[optax.Params, Any, jax.Array], jax.Array]:
     """Returns ``predict(params, model_state, images) -> [n]`` classes, in batches on the device."""
 
-    def predict(params, model_state, images):
-        def predict_one(image):
+    def predict(params: optax.Params, model_state: Any, images: jax.Array) -> jax.Array:
+        def predict_one(image: jax.Array) -> jax.Array:
             scaled = data.to_float(image[None], low=config.low, high=config.high)
             logits, _ = model.apply(network(params), model_state, scaled, train=False)
             return jnp.argmax(logits[0], -1)
@@ -149,12 +182,12 @@ def make_predict(config, model, batch_size=500):
     return predict
 
 
-def _keys(key, step):
+def _keys(key: jax.Array, step: ArrayLike) -> jax.Array:
     """A step's keys: batch, clean batch, the augmentation and dropout of either, method."""
     return jax.random.split(jax.random.fold_in(key, step), 5)
 
 
-def _draw(config, run_data, key):
+def _draw(config: ConfigDict, run_data: RunData, key: jax.Array) -> jax.Array:
     """Rows of ``run_data.train`` for one whole batch, ``[b]``."""
     if get_method(config.method).balanced:
         counts = run_data.confusion.sum(0)
@@ -162,7 +195,15 @@ def _draw(config, run_data, key):
     return data.sample(key, len(run_data.train.index), config.batch_size)
 
 
-def _batch(config, run_data, part, rows, key, axis_name, images=None):
+def _batch(
+    config: ConfigDict,
+    run_data: RunData,
+    part: Part,
+    rows: jax.Array,
+    key: jax.Array,
+    axis_name: str | None,
+    images: Any = None,
+) -> Arrays:
     """This device's share of the batch that ``rows`` of ``part`` make."""
     augment_key, dropout_key = jax.random.split(key)
     # A key an image, so that an image is augmented alike whichever device it is on.
@@ -184,7 +225,9 @@ def _batch(config, run_data, part, rows, key, axis_name, images=None):
     }
 
 
-def _gather(weights, scores, correct, axis_name):
+def _gather(
+    weights: jax.Array, scores: jax.Array, correct: jax.Array, axis_name: str | None
+) -> tuple[jax.Array, jax.Array, jax.Array]:
     """The whole batch's weights and scores, ``[b]``, and accuracy, ``[]``: one collective."""
     accuracy = jnp.mean(correct, dtype=weights.dtype)
     if axis_name is None:
@@ -195,7 +238,9 @@ def _gather(weights, scores, correct, axis_name):
     return parts[:, :b].ravel(), parts[:, b : 2 * b].ravel(), parts[:, -1].mean()
 
 
-def _make_forward(config, model, model_state):
+def _make_forward(
+    config: ConfigDict, model: Model, model_state: Any
+) -> Callable[[optax.Params, Arrays], tuple[jax.Array, Any]]:
     """Returns ``forward(params, batch) -> (logits, model_state)``, in training.
 
     With micro-batches one part is computed after the other and again in the backward pass, so that
@@ -203,10 +248,10 @@ def _make_forward(config, model, model_state):
     """
 
     @jax.checkpoint
-    def part(params, images, rng):
+    def part(params: optax.Params, images: jax.Array, rng: jax.Array) -> tuple[jax.Array, Any]:
         return model.apply(network(params), model_state, images, train=True, rng=rng)
 
-    def forward(params, batch):
+    def forward(params: optax.Params, batch: Arrays) -> tuple[jax.Array, Any]:
         images, rng, count = batch["image"], batch["rng"], config.micro_batches
         if count == 1:
             return model.apply(network(params), model_state, images, train=True, rng=rng)
@@ -217,16 +262,16 @@ def _make_forward(config, model, model_state):
     return forward
 
 
-def _squares(params):
+def _squares(params: optax.Params) -> jax.Array:
     """The sum of the squares of all kernels."""
     chosen = jax.tree.map(lambda p, is_kernel: p if is_kernel else 0, params, kernels(params))
     return optax.tree.norm(chosen, squared=True)
 
 
-def _weight_metrics(weights, corrupted):
+def _weight_metrics(weights: jax.Array, corrupted: jax.Array) -> Arrays:
     total, squares = jnp.sum(weights), jnp.sum(jnp.square(weights))
 
-    def mean_of(chosen):
+    def mean_of(chosen: jax.Array) -> jax.Array:
         return jnp.sum(weights * chosen) / jnp.maximum(jnp.sum(chosen), 1)
 
     return {

@@ -6,18 +6,24 @@ import json
 import math
 import os
 import platform
+from collections.abc import Iterator, Mapping
 from importlib import metadata
 from pathlib import Path
+from typing import Any
 
 import jax
 import numpy as np
+from ml_collections import ConfigDict
+from numpy.typing import ArrayLike
 
 from l2rw_jax.training.config import ConfigError
 
 CONFIG, RESULT = "config.json", "result.json"
 
+StrPath = str | os.PathLike[str]
 
-def check_workdir(workdir, config):
+
+def check_workdir(workdir: StrPath, config: ConfigDict) -> dict[str, Any] | None:
     """Returns the result of the same run if ``workdir`` holds it, else None.
 
     Raises:
@@ -54,7 +60,7 @@ def check_workdir(workdir, config):
 
 
 @contextlib.contextmanager
-def locked(workdir):
+def locked(workdir: StrPath) -> Iterator[None]:
     """Creates the folder and keeps other processes out of it.
 
     Raises:
@@ -75,18 +81,18 @@ def locked(workdir):
         yield
 
 
-def append_metrics(workdir, line):
+def append_metrics(workdir: StrPath, line: dict[str, Any]) -> None:
     """Adds one line to metrics.jsonl."""
     with Path(workdir, "metrics.jsonl").open("a") as file:
         file.write(json.dumps(to_json(line)) + "\n")
 
 
-def read_metrics(workdir):
+def read_metrics(workdir: StrPath) -> list[dict[str, Any]]:
     """The lines of metrics.jsonl, as dicts."""
     return [json.loads(line) for line in Path(workdir, "metrics.jsonl").read_text().splitlines()]
 
 
-def keep_metrics(workdir, step, *, rewrite=True):
+def keep_metrics(workdir: StrPath, step: int, *, rewrite: bool = True) -> list[dict[str, Any]]:
     """The lines of metrics.jsonl up to ``step``; with ``rewrite`` the others are dropped."""
     path = Path(workdir, "metrics.jsonl")
     kept = []
@@ -101,7 +107,9 @@ def keep_metrics(workdir, step, *, rewrite=True):
     return kept
 
 
-def write_weights(workdir, mean_weights, weight_counts, corrupted):
+def write_weights(
+    workdir: StrPath, mean_weights: ArrayLike, weight_counts: ArrayLike, corrupted: ArrayLike
+) -> None:
     """Writes what each training example weighed, ``[n]`` each, to weights.npz."""
     np.savez(
         Path(workdir, "weights.npz"),
@@ -111,14 +119,14 @@ def write_weights(workdir, mean_weights, weight_counts, corrupted):
     )
 
 
-def write_json(path, value):
+def write_json(path: StrPath, value: Any) -> None:
     """Writes ``value`` as JSON, whole or not at all."""
     temporary = Path(f"{path}.tmp")
     temporary.write_text(json.dumps(to_json(value), indent=2) + "\n")
     os.replace(temporary, path)
 
 
-def to_json(value):
+def to_json(value: Any) -> Any:
     """``value`` in the types that JSON has; numbers that are not finite become None."""
     if isinstance(value, dict):
         return {key: to_json(item) for key, item in value.items()}
@@ -131,13 +139,13 @@ def to_json(value):
     return value
 
 
-def flatten(tree, prefix=""):
+def flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     """A nested dict as one dict with dotted keys.
 
     >>> flatten({"a": {"b": 1}, "c": 2})
     {'a.b': 1, 'c': 2}
     """
-    flat: dict = {}
+    flat: dict[str, Any] = {}
     for key, value in tree.items():
         flat |= (
             flatten(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value}
@@ -145,7 +153,7 @@ def flatten(tree, prefix=""):
     return flat
 
 
-def environment():
+def environment() -> dict[str, Any]:
     """The device and the versions that a result was made with."""
     device = jax.devices()[0]
     packages = ("l2rw_jax", "jax", "jaxlib", "flax", "optax", "numpy")
@@ -156,7 +164,7 @@ def environment():
     }
 
 
-def _version(package):
+def _version(package: str) -> str:
     try:
         return metadata.version(package)
     except metadata.PackageNotFoundError:  # run from a checkout that is not installed

@@ -81,7 +81,7 @@ def test_the_paper_s_protocol_is_what_the_paper_says():
         True,
     )
     assert (ours.low, ours.high, ours.clean_balanced, ours.clean_in_train) == (-1, 1, True, False)
-    assert (ours.seed, ours.val_size, ours.weight_decay, ours.val_weight_decay) == (
+    assert (ours.seed, ours.val_size, ours.weight_decay, ours.clean_weight_decay) == (
         0,
         5000,
         2e-4,

@@ -178,7 +178,7 @@ def test_the_clean_loss_takes_its_own_l2_on_kernels():
     """With it, the scores change by the products of the losses' gradients with lambda theta."""
     results = {}
     for decay in (0.0, 0.5):
-        config, model, optimizer, state, run_data = _setup(val_weight_decay=decay)
+        config, model, optimizer, state, run_data = _setup(clean_weight_decay=decay)
         _, metrics = make_step(config, model, optimizer)(state, run_data, KEY)
         results[decay] = metrics["clean_loss"]
     squares = sum(jnp.sum(layer["kernel"] ** 2) for layer in state.params.values())

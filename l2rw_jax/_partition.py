@@ -1,0 +1,54 @@
+"""The parameters that move in the look-ahead, apart from those that do not."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import numpy as np
+import optax
+
+from l2rw_jax._types import LookaheadMask
+
+Pick = Callable[[Any], list[jax.Array]]
+Put = Callable[[Any, list[jax.Array]], Any]
+
+
+def partition(params: optax.Params, mask: LookaheadMask) -> tuple[Pick, Put]:
+    """``pick(tree)``, the leaves that move in the look-ahead, and ``put(tree, leaves)``, back."""
+    flags = lookahead_flags(mask, params)
+
+    def pick(tree: Any) -> list[jax.Array]:
+        return [x for x, flag in zip(jax.tree.leaves(tree), flags, strict=True) if flag]
+
+    def put(tree: Any, moving: list[jax.Array]) -> Any:
+        leaves, structure = jax.tree.flatten(tree)
+        new = iter(moving)
+        pairs = zip(leaves, flags, strict=True)
+        return jax.tree.unflatten(structure, [next(new) if flag else x for x, flag in pairs])
+
+    return pick, put
+
+
+def lookahead_flags(mask: LookaheadMask, params: optax.Params) -> list[bool]:
+    """For each leaf of the parameters, whether it moves in the look-ahead."""
+    if mask is None:
+        return [True] * len(jax.tree.leaves(params))
+    if callable(mask):
+        mask = mask(params)
+    try:
+        flags = jax.tree.leaves(jax.tree.broadcast(mask, params))
+    except ValueError as error:
+        raise ValueError(
+            f"lookahead_mask: got {jax.tree.structure(mask)}, which is no prefix of the parameters "
+            f"{jax.tree.structure(params)}; takes a pytree of bools with their structure or a "
+            "prefix of it, or a function of the parameters that returns one."
+        ) from error
+    if not all(isinstance(flag, bool | np.bool_) for flag in flags):
+        kinds = sorted({type(f).__name__ for f in flags if not isinstance(f, bool | np.bool_)})
+        raise TypeError(f"lookahead_mask: got leaves of {', '.join(kinds)}; takes Python bools.")
+    if not any(flags):
+        raise ValueError(
+            "lookahead_mask: got no True, so nothing would move and every score would be zero; "
+            "takes at least one True."
+        )
+    return flags

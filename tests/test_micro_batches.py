@@ -1,0 +1,116 @@
+"""A batch computed in parts gives what the whole of it gives."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import problems
+import pytest
+
+from l2rw_jax import reweighted_value_and_grad
+
+pytestmark = pytest.mark.usefixtures("strict")
+
+
+@functools.cache
+def problem():
+    with jax.enable_x64(True):
+        made = problems.mlp(b=12, m=6)
+        return made, problems.inner_states(made)
+
+
+@pytest.mark.parametrize("mode", ["forward", "reverse", "finite_difference"])
+@pytest.mark.parametrize("size", [1, 3, 6, 12, 24])
+def test_equals_the_whole_batch(mode, size):
+    made, states = problem()
+    options = {"inner": problems.INNERS["momentum"], "mode": mode}
+    state = states["momentum"]
+    if size > 12:  # more than there are: one part
+        size = 12
+    want, got = (
+        jax.jit(reweighted_value_and_grad(made.losses, made.clean_loss, **options, **more))(
+            *made[2:], inner_state=state
+        )
+        for more in ({}, {"micro_batch_size": size})
+    )
+    problems.assert_close(got, want, 1e-7 if mode == "finite_difference" else 1e-12)
+
+
+def test_with_a_mask_and_groups():
+    made, _ = problem()
+    groups = jnp.array([0, 0, 1, 1, 2, 2, 3, 3, 4, 4, 5, 5])
+
+    def fn(**more):
+        make = functools.partial(reweighted_value_and_grad, lookahead_mask=(False, True))
+        wrapped = make(made.losses, made.clean_loss, groups=groups, num_groups=6, **more)
+        return jax.jit(wrapped)(*made[2:])
+
+    got, want = fn(micro_batch_size=3), fn()
+    problems.assert_close(got, want, 1e-12)
+    weights = want[0][1].weights
+    np.testing.assert_array_equal(weights[::2], weights[1::2])
+    assert len(set(np.asarray(weights))) == 6
+
+
+def test_groups_may_be_a_function_of_the_batch():
+    made, _ = problem()
+    batch = made.batch | {"source": jnp.arange(12) % 3}
+    make = functools.partial(reweighted_value_and_grad, made.losses, made.clean_loss, num_groups=3)
+    got = jax.jit(make(groups=lambda batch: batch["source"]))(made.params, batch, made.clean)
+    want = jax.jit(make(groups=batch["source"]))(made.params, batch, made.clean)
+    problems.assert_close(got, want, 1e-12)
+    scores, weights = want[0][1].scores, want[0][1].weights
+    sums = np.maximum(np.bincount(batch["source"], scores), 0)
+    np.testing.assert_allclose(weights, (sums / sums.sum() / 4)[batch["source"]], rtol=1e-12)
+
+
+def test_aux_comes_back_with_the_parts_as_first_axis():
+    made, _ = problem()
+
+    def losses(params, batch):
+        return made.losses(params, batch), {"x": batch["x"], "mean": batch["x"].mean()}
+
+    fn = reweighted_value_and_grad(losses, made.clean_loss, has_aux=True, micro_batch_size=3)
+    aux = fn(*made[2:])[0][1].aux
+    assert aux["x"].shape == (4, 3, 3) and aux["mean"].shape == (4,)
+    np.testing.assert_array_equal(aux["x"].swapaxes(0, 1).reshape(12, 3), made.batch["x"])
+
+
+def test_fewer_activations_are_held():
+    """Two wide layers: their activations are of a quarter of the batch at a time."""
+    params = [jnp.zeros((64, 512)), jnp.zeros((512, 512)), jnp.zeros((512, 8))]
+
+    def losses(params, batch):
+        hidden = jnp.tanh(jnp.tanh(batch["x"] @ params[0]) @ params[1])
+        return optax.softmax_cross_entropy_with_integer_labels(hidden @ params[2], batch["y"])
+
+    batch = {"x": jnp.zeros((2048, 64)), "y": jnp.zeros(2048, int)}
+
+    def memory(size):
+        fn = reweighted_value_and_grad(losses, lambda *a: losses(*a).mean(), micro_batch_size=size)
+        compiled = jax.jit(fn).lower(params, batch, batch).compile()
+        return compiled.memory_analysis().temp_size_in_bytes
+
+    assert memory(128) < 0.35 * memory(None)
+
+
+@pytest.mark.parametrize(
+    ("size", "changes", "match"),
+    [
+        (5, {}, "micro_batch_size: got 5, which does not divide the 12 .* for example 4"),
+        (4, {"m": 6}, "micro_batch_size: got 4, .* the 6 examples of clean_batch; .* example 3"),
+        (0, {}, "micro_batch_size: got 0; takes None or an integer of at least 1"),
+        (2.0, {}, "micro_batch_size: got 2.0; takes None or an integer"),
+        (True, {}, "micro_batch_size: got True; takes None or an integer"),
+        (4, {"key": np.zeros(2)}, r"batch: got arrays whose first axes differ \(\['key'\] \(2,\)"),
+        (4, {"scalar": np.zeros(())}, r"batch: got arrays whose first axes .*\['scalar'\] \(\)"),
+    ],
+)
+def test_errors(size, changes, match):
+    made = problems.mlp(b=12, m=changes.pop("m", 12))
+    with pytest.raises(ValueError, match=match):
+        reweighted_value_and_grad(made.losses, made.clean_loss, micro_batch_size=size)(
+            made.params, made.batch | changes, made.clean
+        )
