@@ -90,8 +90,11 @@ def test_value_and_grad_equal_one_device(kind, mode, name):
     problems.assert_close(got, want, 1e-10)
 
 
-@pytest.mark.parametrize("kind", MAPS)
-@pytest.mark.parametrize("mode", ["forward", "reverse", "finite_difference"])
+@pytest.mark.parametrize(
+    ("kind", "mode"),
+    [(kind, "forward") for kind in MAPS]
+    + [("shard_map", "reverse"), ("pmap", "finite_difference")],
+)
 def test_with_a_mask_micro_batches_and_groups(kind, mode):
     problem, state = smooth()[0], smooth()[1]["momentum"]
     batch = problem.batch | {"source": jnp.arange(24) % 5}  # every device has of several groups

@@ -21,14 +21,14 @@ def problem():
         return made, problems.inner_states(made)
 
 
-@pytest.mark.parametrize("mode", ["forward", "reverse", "finite_difference"])
-@pytest.mark.parametrize("size", [1, 3, 6, 12, 24])
+@pytest.mark.parametrize(
+    ("size", "mode"),
+    [(1, "forward"), (3, "forward"), (3, "reverse"), (3, "finite_difference"), (12, "forward")],
+)
 def test_equals_the_whole_batch(mode, size):
     made, states = problem()
     options = {"inner": problems.INNERS["momentum"], "mode": mode}
     state = states["momentum"]
-    if size > 12:  # more than there are: one part
-        size = 12
     want, got = (
         jax.jit(reweighted_value_and_grad(made.losses, made.clean_loss, **options, **more))(
             *made[2:], inner_state=state

@@ -23,7 +23,13 @@ def _run(program, *arguments, **environment):
     )
 
 
-@pytest.mark.parametrize("name", CONFIGS)
+# One of each kind of network and noise; the others differ from these in numbers alone.
+QUICK = ("digits", "mnist_imbalance", "cifar10_background")
+
+
+@pytest.mark.parametrize(
+    "name", [n if n in QUICK else pytest.param(n, marks=pytest.mark.slow) for n in CONFIGS]
+)
 def test_every_config_s_smoke_variant_runs(name, tmp_path):
     done = _run("train", f"--config=configs/{name}.py:smoke", f"--workdir={tmp_path}")
     assert done.returncode == 0, done.stderr

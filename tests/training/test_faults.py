@@ -186,7 +186,7 @@ def test_killed_replicas_and_streams_go_on_bit_for_bit(tmp_path, cache, whole, f
     [
         (signal.SIGTERM, {}),
         pytest.param(signal.SIGINT, {"replicas": 2}, marks=pytest.mark.slow),
-        (signal.SIGTERM, {"stream": True}),
+        pytest.param(signal.SIGTERM, {"stream": True}, marks=pytest.mark.slow),
     ],
     ids=["SIGTERM", "SIGINT with replicas", "SIGTERM with a stream"],
 )

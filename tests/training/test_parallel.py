@@ -71,11 +71,34 @@ def _assert_equal(got, want, tolerance=1e-10):
         np.testing.assert_allclose(a, b, rtol=tolerance, atol=tolerance)
 
 
+def _slow(value):
+    """A value whose test proves what another's does, on other compiled programs."""
+    return [pytest.param(value, marks=pytest.mark.slow)]
+
+
 BOTH = ["shard_map", pytest.param("pmap", marks=pytest.mark.slow)]
 
 
-@pytest.mark.parametrize("parallel", ["pmap", "shard_map"])
-@pytest.mark.parametrize("method", ["l2rw", "random", "baseline", "hard_mining", "resample"])
+@pytest.mark.parametrize(
+    ("method", "parallel"),
+    [
+        ("l2rw", "pmap"),
+        ("l2rw", "shard_map"),
+        ("random", "shard_map"),
+        ("hard_mining", "pmap"),
+        *(
+            pytest.param(*pair, marks=pytest.mark.slow)
+            for pair in (
+                ("random", "pmap"),
+                ("hard_mining", "shard_map"),
+                ("baseline", "pmap"),
+                ("baseline", "shard_map"),
+                ("resample", "pmap"),
+                ("resample", "shard_map"),
+            )
+        ),
+    ],
+)
 def test_devices_that_share_a_batch_are_one_device(method, parallel):
     want = _train(method=method)
     got = _train(method=method, parallel=parallel)
@@ -83,7 +106,7 @@ def test_devices_that_share_a_batch_are_one_device(method, parallel):
 
 
 @pytest.mark.parametrize("parallel", BOTH)
-@pytest.mark.parametrize("method", ["l2rw", "baseline"])
+@pytest.mark.parametrize("method", ["l2rw", *_slow("baseline")])
 def test_batch_normalisation_over_all_devices_is_one_device_s(method, parallel):
     want = _train(method=method, model="resnet-8")
     got = _train(method=method, model="resnet-8", parallel=parallel, batch_norm="global")
@@ -99,7 +122,7 @@ def test_batch_normalisation_per_device_is_the_same_under_pmap_and_shard_map():
     assert max(jax.tree.leaves(difference)) > 1e-6  # it is another normalisation
 
 
-@pytest.mark.parametrize("method", ["l2rw", "random", "baseline", "clean_only"])
+@pytest.mark.parametrize("method", ["l2rw", "random", *_slow("baseline"), *_slow("clean_only")])
 def test_micro_batches_are_the_whole_batch(method):
     _assert_equal(_train(method=method, micro_batches=4), _train(method=method))
 
@@ -129,7 +152,7 @@ def test_a_replica_is_its_seed_alone(method, dtype, tolerance):
         _assert_equal(got, (alone, alone_metrics), tolerance)
 
 
-@pytest.mark.parametrize("batch_norm", ["device", "global"])
+@pytest.mark.parametrize("batch_norm", ["global", *_slow("device")])
 def test_a_step_moves_no_more_than_it_must(batch_norm):
     """Two sums of parameter size, scalars, and moments: read off the compiled program."""
     config = _config(model="resnet-8", parallel="shard_map", batch_norm=batch_norm)

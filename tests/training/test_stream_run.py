@@ -34,7 +34,9 @@ def _config(**fields):
         pytest.param(
             {"parallel": "pmap", "batch_size": 80, "clean_batch_size": 80}, marks=pytest.mark.slow
         ),
-        {"model": "lenet", "batch_size": 8, "clean_batch_size": 8},  # a call a step
+        pytest.param(  # a call a step
+            {"model": "lenet", "batch_size": 8, "clean_batch_size": 8}, marks=pytest.mark.slow
+        ),
         {"method": "resample", "finetune_steps": 0},
     ],
     ids=["one device", "shard_map", "pmap", "lenet", "resample"],
