@@ -74,7 +74,9 @@ def smooth():
 
 @pytest.mark.parametrize("kind", MAPS)
 @pytest.mark.parametrize("mode", ["forward", "reverse"])
-@pytest.mark.parametrize("name", ["none", "momentum", "adam, eps_root"])
+@pytest.mark.parametrize(
+    "name", ["none", "momentum", pytest.param("adam, eps_root", marks=pytest.mark.slow)]
+)
 def test_value_and_grad_equal_one_device(kind, mode, name):
     problem, state = smooth()[0], smooth()[1][name]
     make = functools.partial(

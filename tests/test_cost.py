@@ -89,7 +89,6 @@ def test_arithmetic_of_a_look_ahead_of_the_head():
     assert flops("forward", 10, "head") <= 1.06
     # In between, the clean backward pass and the tangents stop at the first layer that moves.
     assert 1.36 < flops("forward", mask="last stage") < 1.9
-    assert flops("reverse", mask="head") <= 1.36
 
 
 def test_memory():

@@ -55,6 +55,10 @@ def test_forward_reverse_and_finite_differences_agree(name, smooth):
     problems.assert_close(forward, differences, 1e-6)
 
 
+# One of each kind; all of them are tried on the smaller problem above.
+ON_A_NET = ("none", "momentum", "adamw", "adam, eps_root", "clip, decay, momentum")
+
+
 def chosen(index):
     """One optimizer that is any of them: with `index` traced, one compilation serves them all."""
 
@@ -63,7 +67,7 @@ def chosen(index):
             return lambda grads, states, params: jax.tree.map(jnp.negative, grads)
         return lambda grads, states, params: inner.update(grads, states[name], params)[0]
 
-    branches = [branch(name, inner) for name, inner in problems.INNERS.items()]
+    branches = [branch(name, problems.INNERS[name]) for name in ON_A_NET]
 
     def update(grads, states, params=None):
         return jax.lax.switch(index, branches, grads, states, params), states
@@ -107,7 +111,7 @@ def test_on_a_residual_net_with_batch_norm_and_dropout():
 
             return jax.lax.map(lambda xy: one(*xy), (problem.batch["x"], problem.batch["y"]))
 
-        for index, name in enumerate(problems.INNERS):
+        for index, name in enumerate(ON_A_NET):
             got = forward(index)
             aux = got[0][1]
             assert np.min(np.abs(aux.scores)) > 1e-6, name

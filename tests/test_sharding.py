@@ -92,12 +92,19 @@ def on_one_device(name, mode):
     return state, fn(made.params, made.batch, made.clean, inner_state=state)
 
 
-@pytest.mark.parametrize("place", ["replicated", "fsdp"])
-@pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize(
-    ("name", "mode"),
-    [(name, "forward") for name in OPTIONS] + [("everything", mode) for mode in MODES[1:]],
-)
+def combinations():
+    """In `make test`, nothing and everything at once; one option at a time is slow."""
+    for kind in KINDS:
+        for place in ("replicated", "fsdp"):
+            for name in OPTIONS:
+                quick = () if name in ("plain", "everything") else pytest.mark.slow
+                yield pytest.param(kind, place, name, "forward", marks=quick)
+        for mode in MODES[1:]:
+            yield kind, "fsdp", "everything", mode
+            yield pytest.param(kind, "replicated", "everything", mode, marks=pytest.mark.slow)
+
+
+@pytest.mark.parametrize(("kind", "place", "name", "mode"), combinations())
 def test_sharded_arrays_give_one_device_s_result(kind, place, name, mode):
     made = problem()
     state, want = on_one_device(name, mode)
