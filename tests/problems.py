@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -140,7 +141,7 @@ def lookahead(problem: Problem, inner, inner_state) -> Callable[[jax.Array], jax
 
 def assert_close(got, want, rtol: float) -> None:
     """Trees agree to `rtol` of each leaf's largest entry."""
-    assert jax.tree.structure(got) == jax.tree.structure(want)
+    chex.assert_trees_all_equal_structs(got, want)
     for a, b in zip(jax.tree.leaves(got), jax.tree.leaves(want), strict=True):
         scale = np.max(np.abs(b), initial=0)
         np.testing.assert_allclose(a, b, rtol=rtol, atol=rtol * scale)
@@ -148,5 +149,4 @@ def assert_close(got, want, rtol: float) -> None:
 
 def assert_equal(got, want) -> None:
     """Trees agree bit for bit."""
-    assert jax.tree.structure(got) == jax.tree.structure(want)
-    jax.tree.map(np.testing.assert_array_equal, got, want)
+    chex.assert_trees_all_equal(got, want)

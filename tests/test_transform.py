@@ -1,3 +1,4 @@
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -169,6 +170,24 @@ def test_scan_and_jit_keep_the_state_as_init_made_it(x64):
         info = scanned_state[0].info
         assert info.loss.dtype == jnp.float32 and info.num_active.dtype == jnp.int32
         assert scanned["w"].dtype == (jnp.float64 if x64 else jnp.float32)
+
+
+def test_a_step_is_traced_once():
+    """Whatever init returned, a step returns the same types: nothing is compiled again."""
+    tx = optax.chain(reweight(optax.sgd(0.1, momentum=0.9)), optax.adam(0.1))
+
+    @jax.jit
+    @chex.assert_max_traces(n=1)
+    def update(state, params, batch, clean):
+        updates, state = tx.update(None, state, params, **fns(batch, clean))
+        return optax.apply_updates(params, updates), state
+
+    chex.clear_trace_counter()
+    params, state = start(), tx.init(start())
+    params = jax.tree.map(lambda p: p.astype(jnp.float32), params)
+    for step in range(3):
+        params, state = update(state, params, *data(step))
+    assert np.all(np.isfinite(params["w"]))
 
 
 def test_the_state_is_a_pytree_of_arrays_that_comes_back_from_numpy():
