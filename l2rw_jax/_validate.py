@@ -36,7 +36,12 @@ def check_min_weight(min_weight: ArrayLike) -> None:
     """Raises unless the least rectified score, if its value is known, is finite and at least 0."""
     if isinstance(min_weight, jax.core.Tracer):
         return
-    if not (np.ndim(min_weight) == 0 and 0 <= float(np.asarray(min_weight)) < float("inf")):
+    known = np.asarray(min_weight)
+    if not (
+        known.ndim == 0
+        and known.dtype.kind in "iuf"
+        and 0 <= float(np.asarray(min_weight)) < float("inf")
+    ):
         raise ValueError(
             f"min_weight: got {min_weight!r}; takes a number that is finite and at least 0."
         )
@@ -87,7 +92,7 @@ def check_groups(
     """Returns the groups as an array ``[b]``, and their number, found if it may be left out."""
     if groups is None:
         raise ValueError(f"groups: got None with num_groups={num_groups}; takes [b] integers.")
-    known = not isinstance(groups, jax.core.Tracer)
+    known = not isinstance(groups, jax.core.Tracer)  # under jit, an array from outside is known
     values = np.asarray(groups) if known else groups
     groups = jnp.asarray(groups)
     if groups.shape != scores.shape:
@@ -113,7 +118,8 @@ def check_groups(
             f"groups: got values from {values.min()} to {values.max()}; takes "
             f"integers in [0, {num_groups})."
         )
-    return groups, int(num_groups)
+    # num_groups may not fit into a narrow dtype such as uint8.
+    return groups.astype(jnp.int32) if groups.dtype.itemsize < 4 else groups, int(num_groups)
 
 
 def check_aux(result: Any) -> tuple[Any, Any]:
@@ -211,13 +217,17 @@ def check_derivative(
     if inner is None:
         return
     flags = lookahead_flags(lookahead_mask, params)
-    with jax.ensure_compile_time_eval():
+    # Outside of any mesh: inside shard_map, arrays made here would have to be of its mesh.
+    nowhere = jax.sharding.use_abstract_mesh(jax.sharding.AbstractMesh((), ()))
+    with jax.ensure_compile_time_eval(), nowhere:
         try:
             result = _derivative(inner, *_known(inner, inner_state, params))
         except TypeError as error:
+            asks = "missing" in str(error) and "argument" in str(error)
+            problem = "takes more than gradients, state and parameters" if asks else "failed"
             raise ValueError(
-                f"inner: its update takes more than gradients, state and parameters ({error}); use "
-                "inner=None (plain SGD looks ahead; any optimizer may follow in the chain)."
+                f"inner: its update {problem} ({error}); use inner=None (plain SGD looks ahead; "
+                "any optimizer may follow in the chain)."
             ) from error
         leaves = [x for x, flag in zip(jax.tree.leaves(result), flags, strict=True) if flag]
         if any(isinstance(x, jax.core.Tracer) for x in leaves):
@@ -228,6 +238,8 @@ def check_derivative(
             problem = "vanishes, so every score would be zero"
         else:
             return
+    if any(isinstance(x, jax.core.Tracer) for x in jax.tree.leaves((inner_state, params))):
+        problem += " (at a fresh state: under a trace such as jax.jit, values are not known)"
     raise ValueError(
         f"inner: the derivative of its first update at gradient zero {problem}; use inner=None "
         "(plain SGD looks ahead; any optimizer may follow in the chain) or an optimizer with a "
@@ -254,13 +266,14 @@ def _known(
         return inner_state, params
     if state_leaves and not any(isinstance(x, jax.core.Tracer) for x in state_leaves):
         return inner_state, jax.tree.map(_stand_in, params)
-    params = jax.tree.map(lambda x: _stand_in(x, max_size=1 << 16), params)
+    params = jax.tree.map(lambda x: _stand_in(x, max_size=1 << 20), params)
     return inner.init(params), params
 
 
 def _stand_in(array: jax.Array, max_size: int | None = None) -> jax.Array:
     """Random numbers of the array's shape and dtype; a larger one is cut to 16 on each axis."""
-    shape = array.shape
-    if max_size is not None and array.size > max_size:  # the check must not need a second model
+    shape = jnp.shape(array)
+    if max_size is not None and np.prod(shape) > max_size:  # the check must not need a second model
         shape = tuple(min(n, 16) for n in shape)
-    return jnp.asarray(np.random.default_rng(0).normal(size=shape), array.dtype)
+    numbers = np.random.default_rng(0).normal(size=1021)  # repeated, as many are slow to draw
+    return jnp.asarray(np.resize(numbers, shape), jnp.result_type(array))

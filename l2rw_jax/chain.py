@@ -6,6 +6,8 @@ from typing import Any
 
 import optax
 
+from l2rw_jax.transform import ReweightState
+
 
 def chain(
     reweighting: optax.GradientTransformationExtraArgs, *transforms: optax.GradientTransformation
@@ -55,6 +57,11 @@ def chain(
             clean_loss_fn=clean_loss_fn,
             **extra_args,
         )
+        if not isinstance(first, ReweightState):
+            raise TypeError(
+                f"reweighting: its state is {type(first).__name__}; takes what reweight(...) "
+                "returns, as the first argument."
+            )
         extra_args = {"value": first.info.loss, **extra_args}
         states = [first]
         for transform, old in zip(transforms, state[1:], strict=True):

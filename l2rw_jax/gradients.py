@@ -75,7 +75,8 @@ def reweighted_value_and_grad(
       micro_batch_size: examples that are computed at a time, to hold fewer activations; must divide
         b and m. The scores of all parts are normalised together, so the result is that of the whole
         batch unless losses depend on each other. Arrays of both batches have the examples as first
-        axis; aux comes back with the parts as a new first axis. None computes all at once.
+        axis; aux comes back with the parts as a new first axis, of which part k has the examples k,
+        k + parts, ... (``aux.swapaxes(0, 1).reshape(b, ...)`` is in order). None: all at once.
       axis_name: mapped axis (or a tuple of them) that divides both batches evenly. Loss and
         gradient are then the whole batch's, weights and scores this part's.
 

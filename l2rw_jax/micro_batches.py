@@ -41,8 +41,15 @@ def in_micro_batches(
 def _split(argument: str, batch: Any, size: int) -> Any:
     """Every array ``[b, ...]`` of a batch as ``[b / size, size, ...]``; one part if b < size."""
     leaves = jax.tree.leaves_with_path(batch)
-    counts = {np.shape(x)[0] if np.ndim(x) else 0 for _, x in leaves}
-    if len(counts) != 1 or 0 in counts:
+    for path, x in leaves:
+        if np.ndim(x) == 0:
+            raise ValueError(
+                f"{argument}{jax.tree_util.keystr(path)}: got shape (), which has no example axis; "
+                "with micro_batch_size, takes one entry for each example (of a random key: "
+                "jax.random.split(key, b)), or close the loss over it."
+            )
+    counts = {np.shape(x)[0] for _, x in leaves}
+    if len(counts) != 1:
         shapes = ", ".join(f"{jax.tree_util.keystr(path)} {np.shape(x)}" for path, x in leaves)
         raise ValueError(
             f"{argument}: got arrays whose first axes differ ({shapes}); with micro_batch_size, "

@@ -7,6 +7,7 @@ computes it by one Jacobian-vector product, finite differences by two more forwa
 mode is Algorithm 1 as written, reverse over reverse.
 """
 
+import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -165,6 +166,10 @@ def _central_differences(
     is measured (docs/modes.md).
     """
     start, along = jax.tree.map(at_least_float32, (params, direction))
+    # In units of the direction's largest entry, as the square of a tiny one would vanish.
+    unit = functools.reduce(jnp.maximum, (jnp.max(jnp.abs(v), initial=0) for v in along))
+    unit = jnp.where(unit > 0, unit, 1)
+    along = [v / unit.astype(v.dtype) for v in along]
     size, length = optax.tree.norm(start), optax.tree.norm(along)
     step = 0.03 * coarsest_epsilon(losses_fn, params) ** (1 / 3)
     step *= jnp.where(size > 0, size, 1) / jnp.where(length > 0, length, 1)
@@ -176,6 +181,7 @@ def _central_differences(
     ahead, behind = at(step), at(-step)
     difference = at_least_float32(ahead) - at_least_float32(behind)
     slopes: jax.Array = difference / (2 * step).astype(difference.dtype)
+    slopes *= unit.astype(slopes.dtype)
     return slopes.astype(ahead.dtype)
 
 

@@ -1,6 +1,8 @@
 """Settings of every test, and the fixtures of the method's."""
 
 import os
+import shutil
+from typing import Any
 
 # Read when jax first asks for devices: eight virtual ones test the mapped axes anywhere.
 _flags = os.environ.get("XLA_FLAGS", "")
@@ -14,6 +16,28 @@ import pytest  # noqa: E402
 # Compiling takes longer than hypothesis's deadline, and a failure should come back on a second run.
 hypothesis.settings.register_profile("repeatable", deadline=None, derandomize=True)
 hypothesis.settings.load_profile("repeatable")
+
+
+def pytest_configure(config):
+    """Compiles with few optimizations and keeps what was compiled: most tests mainly compile.
+
+    `make test-all` optimizes as a user's run does. Compiled programs lie in pytest's own cache, for
+    both workers, for the programs they start, and for the next time; --cache-clear removes them.
+    """
+    quick: dict[str, Any] = {}
+    if config.option.markexpr:
+        quick["jax_disable_most_optimizations"] = True
+    if cache := getattr(config, "cache", None):
+        folder = cache.mkdir("xla")
+        size = sum(path.stat().st_size for path in folder.iterdir())
+        if size > 1e9 and not hasattr(config, "workerinput"):
+            shutil.rmtree(folder)
+        quick["jax_compilation_cache_dir"] = str(folder)
+        quick["jax_persistent_cache_min_compile_time_secs"] = 0.2
+    for name, value in quick.items():
+        if name.upper() not in os.environ:
+            os.environ[name.upper()] = str(value).lower() if value is True else str(value)
+            jax.config.update(name, value)
 
 
 @pytest.fixture

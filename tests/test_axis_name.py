@@ -8,7 +8,7 @@ import numpy as np
 import optax
 import problems
 import pytest
-from jax.sharding import Mesh
+from jax.sharding import AxisType, Mesh
 from jax.sharding import PartitionSpec as P
 
 from l2rw_jax import example_scores, example_weights, reweight, reweighted_value_and_grad
@@ -117,6 +117,30 @@ def test_with_a_mask_micro_batches_and_groups(kind, mode):
     problems.assert_close(got, want, 1e-7 if mode == "finite_difference" else 1e-10)
     sums = np.bincount(batch["source"], want[1][1])
     assert 0 < np.sum(sums > 0) < 5  # some groups are on, some off
+
+
+@pytest.mark.parametrize("kind", [AxisType.Auto, AxisType.Explicit])
+def test_inside_a_mesh_that_is_set(kind):
+    """The check of `inner` makes arrays of its own, which must not be of the mesh."""
+    problem, state = smooth()[0], smooth()[1]["momentum"]
+    make = functools.partial(
+        reweighted_value_and_grad,
+        problem.losses,
+        problem.clean_loss,
+        inner=problems.INNERS["momentum"],
+    )
+    arguments = (problem.params, problem.batch, problem.clean)
+    want = jax.jit(by_reach(make(), state))(*arguments)
+    mesh = jax.make_mesh((DEVICES,), (AXIS,), axis_types=(kind,))
+    with jax.set_mesh(mesh):
+        rows = jax.sharding.NamedSharding(mesh, P(AXIS))
+        arguments = arguments[0], *jax.device_put(arguments[1:], rows)
+        mapped = jax.shard_map(
+            by_reach(make(axis_name=AXIS), state),
+            in_specs=(P(), P(AXIS), P(AXIS)),
+            out_specs=(P(), P(AXIS)),
+        )
+        problems.assert_close(jax.device_get(jax.jit(mapped)(*arguments)), want, 1e-10)
 
 
 def test_a_name_that_is_no_axis_is_refused():

@@ -148,6 +148,19 @@ def test_finite_differences_at_zero(zero):
     np.testing.assert_allclose(scores, slope * np.array([1, -1]), rtol=1e-4)
 
 
+def test_finite_differences_do_not_depend_on_the_scale_of_the_clean_loss():
+    made = problems.mlp()
+
+    def weights(scale):
+        fn = reweighted_value_and_grad(
+            made.losses, lambda *a: scale * made.clean_loss(*a), mode="finite_difference"
+        )
+        return jax.jit(fn)(*made[2:])[0][1].weights
+
+    for scale in (1e-25, 1e25):
+        np.testing.assert_allclose(weights(scale), weights(1.0), rtol=1e-3, atol=1e-4)
+
+
 def test_finite_differences_leave_a_nan_to_its_own_example():
     def losses(w):
         return jnp.array([1.0, jnp.nan, -1.0]) * w

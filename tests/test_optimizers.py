@@ -87,6 +87,13 @@ def test_chain_passes_the_weighted_loss_and_what_each_takes():
     assert seen[2] == (1, None)  # the caller's own
 
 
+def test_chain_takes_reweight_first():
+    for members in ((optax.sgd(0.1), reweight()), (optax.chain(reweight()), optax.sgd(0.1))):
+        tx = l2rw_jax.chain(*members)
+        with pytest.raises(TypeError, match="reweighting: its state is tuple; takes what reweight"):
+            tx.update(PARAMS, tx.init(PARAMS), PARAMS, **FNS)
+
+
 def test_a_parameter_that_never_had_a_gradient_is_refused_in_a_warm_adam():
     """A dead unit makes every score NaN; eps_root does not."""
 

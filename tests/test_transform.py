@@ -229,6 +229,14 @@ def test_the_check_of_a_large_model_under_a_trace_needs_no_second_model():
     jax.eval_shape(reweight(optax.sgd(0.1, momentum=0.9)).init, shapes)
 
 
+def test_the_check_under_a_trace_keeps_the_shapes_that_an_inner_may_know():
+    anchor = jnp.ones((300, 300))
+    pull = optax.stateless(lambda updates, params: jax.tree.map(lambda u: u + anchor, updates))
+    jax.eval_shape(reweight(optax.chain(pull, optax.sgd(0.1, 0.9))).init, anchor)
+    floats = {"w": jnp.ones(2), "c": 0.1}
+    jax.jit(lambda w: reweight(optax.sgd(0.1)).init(floats | {"w": w}))(floats["w"])
+
+
 def test_an_inner_with_a_traced_rate_is_not_checked():
     """Its derivative is unknown until the program runs."""
 

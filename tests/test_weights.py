@@ -124,6 +124,8 @@ def test_min_weight_may_be_traced():
         (np.ones(0), 0, ValueError, r"scores: got shape \(0,\); takes .* at least one example"),
         (np.ones(3, int), 0, TypeError, r"scores: got dtype int\d+; takes a floating dtype"),
         (np.ones(3), -0.1, ValueError, r"min_weight: got -0.1; takes a number .* at least 0"),
+        (np.ones(3), None, ValueError, r"min_weight: got None; takes a number .* at least 0"),
+        (np.ones(3), "0.1", ValueError, r"min_weight: got '0.1'; takes a number .* at least 0"),
         (np.ones(3), np.nan, ValueError, r"min_weight: got nan; takes a number .* at least 0"),
     ],
 )
@@ -198,6 +200,15 @@ def test_groups_of_the_issue_in_every_way_to_call_it():
         lambda s, g: example_weights(s, groups=g, num_groups=2, axis_name="half"), axis_name="half"
     )(scores.reshape(2, 2).T, groups.reshape(2, 2).T)  # each half has one example of each group
     np.testing.assert_array_equal(halves.T.ravel(), want)
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "int8", "uint16", "int64"])
+def test_groups_of_a_narrow_dtype(dtype):
+    groups = np.array([0, 0, 99, 99], dtype)
+    want = np.array([3, 3, 4, 4]) / 14
+    for num_groups in (None, 100, 300):
+        got = example_weights(np.array([1, 2, 1, 3], "f4"), groups=groups, num_groups=num_groups)
+        np.testing.assert_allclose(got, want, rtol=1e-6)
 
 
 def test_huge_scores_of_a_group_do_not_overflow():
