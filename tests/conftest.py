@@ -19,14 +19,12 @@ hypothesis.settings.load_profile("repeatable")
 
 
 def pytest_configure(config):
-    """Compiles with few optimizations and keeps what was compiled: most tests mainly compile.
+    """Keeps what was compiled: most tests mainly compile.
 
-    `make test-all` optimizes as a user's run does. Compiled programs lie in pytest's own cache, for
-    both workers, for the programs they start, and for the next time; --cache-clear removes them.
+    Compiled programs lie in pytest's own cache, for both workers, for the programs they start, and
+    for the next time; --cache-clear removes them.
     """
     quick: dict[str, Any] = {}
-    if config.option.markexpr:
-        quick["jax_disable_most_optimizations"] = True
     if cache := getattr(config, "cache", None):
         folder = cache.mkdir("xla")
         size = sum(path.stat().st_size for path in folder.iterdir())
@@ -36,7 +34,7 @@ def pytest_configure(config):
         quick["jax_persistent_cache_min_compile_time_secs"] = 0.2
     for name, value in quick.items():
         if name.upper() not in os.environ:
-            os.environ[name.upper()] = str(value).lower() if value is True else str(value)
+            os.environ[name.upper()] = str(value)
             jax.config.update(name, value)
 
 
