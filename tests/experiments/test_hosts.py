@@ -8,8 +8,12 @@ import sys
 import time
 from pathlib import Path
 
+import forked
 import numpy as np
 import pytest
+
+from configs import digits
+from l2rw_jax.training import train_and_evaluate
 
 ROOT = Path(__file__).parents[2]
 FIELDS = {
@@ -80,8 +84,11 @@ def _assert_same(got, want, tolerance):
 )
 def test_two_processes_are_one(parallel, stream, tmp_path):
     fields = {"parallel": parallel, "stream": stream}
-    _finish(*_start_two(tmp_path / "two", **fields))
-    _finish(_start(tmp_path / "one", 4, **fields))
+    processes = _start_two(tmp_path / "two", **fields)
+    config = digits.get_config()
+    config.update_from_flattened_dict(FIELDS)
+    train_and_evaluate(config, tmp_path / "one")  # on one device, with the images on it
+    _finish(*processes)
     # The sums of four devices, in another order: float32's rounding, grown over 20 steps.
     _assert_same(_outcome(tmp_path / "two"), _outcome(tmp_path / "one"), 1e-3)
 
@@ -105,8 +112,10 @@ def test_without_its_peer_a_process_ends_and_both_go_on_bit_for_bit(tmp_path):
 
 
 def test_a_cluster_that_is_not_there_is_one_line(tmp_path):
-    ((_, errors),) = _finish(_start(tmp_path / "x", 1, "--process_id=1"), status=2)
-    assert "--coordinator: missing beside --process_id" in errors
-    ((_, errors),) = _finish(_start(tmp_path / "x", 1, "--distributed"), status=2)
-    assert "--distributed: no cluster that JAX knows" in errors
+    common = ["--config=configs/digits.py", f"--workdir={tmp_path / 'x'}"]
+    starts = [[*common, "--process_id=1"], [*common, "--distributed"]]
+    missing, unknown = forked.run("train", starts, tmp_path / "done")
+    assert missing[0] == unknown[0] == 2
+    assert "--coordinator: missing beside --process_id" in missing[2]
+    assert "--distributed: no cluster that JAX knows" in unknown[2]
     assert not (tmp_path / "x").exists()

@@ -1,12 +1,16 @@
 """The programs as a user starts them: results, and one line for a mistake."""
 
+import importlib
 import json
 import os
 import subprocess
 import sys
 from pathlib import Path
 
+import forked
 import pytest
+
+from l2rw_jax.training import check, validate
 
 ROOT = Path(__file__).parents[2]
 CONFIGS = sorted(path.stem for path in (ROOT / "configs").glob("*.py"))
@@ -36,8 +40,14 @@ def test_every_config_s_smoke_variant_runs(name, tmp_path):
     result = json.loads(done.stdout)
     assert result["method"] == "l2rw"
     assert 0 <= result["test_accuracy"] <= 1
-    docstring = (ROOT / "configs" / f"{name}.py").read_text().split('"""')[1]
-    assert "Command:" in docstring
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_every_config_is_valid_and_says_its_command(name):
+    module = importlib.import_module(f"configs.{name}")
+    assert "Command:" in module.__doc__
+    validate(module.get_config())
+    check(module.get_config("smoke"))  # all but the training
 
 
 def test_a_sweep_reports_and_does_not_repeat_itself(tmp_path):
@@ -72,47 +82,41 @@ def test_a_sweep_over_a_field(tmp_path):
     assert (tmp_path / "runs/noise.ratio=0.4/baseline/seed0/result.json").exists()
 
 
-@pytest.mark.parametrize(
-    ("program", "arguments", "message"),
-    [
-        ("train", ["--config=configs/nope.py"], "no file 'configs/nope.py'; this folder has"),
-        ("train", ["--config=configs/digits.py:smoek"], "got 'smoek'; takes smoke"),
+MISTAKES = {
+    "train": [
+        (["--config=configs/nope.py"], "no file 'configs/nope.py'; this folder has"),
+        (["--config=configs/digits.py:smoek"], "got 'smoek'; takes smoke"),
         (
-            "train",
             ["--config=configs/digits.py", "--config.noise.ration=0.1"],
             "--config.noise.ration: no such field; did you mean 'noise.ratio'?",
         ),
         (
-            "train",
             ["--config=configs/cifar100_uniform.py"],
             "tfds build cifar100 --file_format=array_record",
         ),
+    ],
+    "sweep": [
+        (["--config=configs/digits.py", "--methods=baseline,l2wr"], "config.method: got 'l2wr'"),
         (
-            "sweep",
-            ["--config=configs/digits.py", "--methods=baseline,l2wr"],
-            "config.method: got 'l2wr'",
-        ),
-        (
-            "sweep",
             ["--config=configs/digits.py", "--sweep=noise.ratio=a,b"],
             "--sweep: got 'noise.ratio=a,b'; takes FIELD=VALUE,VALUE",
         ),
+        (["--config=configs/digits.py", "--sweep=model=mlp-16,mpl-16"], "config.model=mpl-16"),
         (
-            "sweep",
-            ["--config=configs/digits.py", "--sweep=model=mlp-16,mpl-16"],
-            "config.model=mpl-16",
-        ),
-        (
-            "sweep",
             ["--config=configs/digits.py", "--methods=l2rw,l2rw"],
             "--methods: got 'l2rw,l2rw'; takes distinct values",
         ),
     ],
-)
-def test_a_mistake_is_one_line_and_leaves_nothing(program, arguments, message, tmp_path):
+}
+
+
+@pytest.mark.parametrize("program", MISTAKES)
+def test_a_mistake_is_one_line_and_leaves_nothing(program, tmp_path):
     workdir = tmp_path / "run"
-    done = _run(program, *arguments, f"--workdir={workdir}", L2RW_DATA_DIR=str(tmp_path))
-    assert done.returncode == 2
-    assert message in done.stderr
-    assert len(done.stderr.splitlines()) == 1, done.stderr
+    starts = [[*arguments, f"--workdir={workdir}"] for arguments, _ in MISTAKES[program]]
+    done = forked.run(program, starts, tmp_path / "done", L2RW_DATA_DIR=str(tmp_path))
+    for (status, _, errors), (arguments, message) in zip(done, MISTAKES[program], strict=True):
+        assert status == 2, arguments
+        assert message in errors
+        assert len(errors.splitlines()) == 1, errors
     assert not workdir.exists()

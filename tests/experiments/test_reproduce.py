@@ -9,6 +9,7 @@ import sys
 import time
 from pathlib import Path
 
+import forked
 import numpy as np
 import pytest
 from jax.errors import JaxRuntimeError
@@ -357,22 +358,23 @@ def test_what_a_target_has_not_is_refused(target, scale, part, message):
         make_plan(target, scale, **part)
 
 
-@pytest.mark.parametrize(
-    ("argument", "message"),
-    [
-        ("--shard=2/2", "--shard: got '2/2'; takes I/N"),
-        ("--target=table3", "table3"),
-        ("--config=configs/digits.py", "--config: takes none"),
-        ("--seeds=1", "--output: missing; with --rows, --columns or --seeds it takes a name of"),
-        ("--output=README.md/x/y", "--output: README.md/x cannot be made: Not a directory."),
-        ("--workdir=README.md", "--workdir: README.md cannot be made: File exists."),
-    ],
-)
-def test_a_mistake_is_one_line(argument, message, tmp_path):
-    code, _, err = _run("--target=table2", f"--workdir={tmp_path}", argument)
-    assert code == 2
-    lines = [line for line in err.splitlines() if not line.startswith("compiled programs")]
-    assert message in lines[0] and len(lines) == 1
+MISTAKES = {
+    "--shard=2/2": "--shard: got '2/2'; takes I/N",
+    "--target=table3": "table3",
+    "--config=configs/digits.py": "--config: takes none",
+    "--seeds=1": "--output: missing; with --rows, --columns or --seeds it takes a name of",
+    "--output=README.md/x/y": "--output: README.md/x cannot be made: Not a directory.",
+    "--workdir=README.md": "--workdir: README.md cannot be made: File exists.",
+}
+
+
+def test_a_mistake_is_one_line(tmp_path):
+    starts = [["--target=table2", f"--workdir={tmp_path}", argument] for argument in MISTAKES]
+    done = forked.run("reproduce", starts, tmp_path / "done")
+    for (code, _, err), (argument, message) in zip(done, MISTAKES.items(), strict=True):
+        assert code == 2, argument
+        lines = [line for line in err.splitlines() if not line.startswith("compiled programs")]
+        assert message in lines[0] and len(lines) == 1, err
 
 
 @pytest.mark.slow

@@ -1,6 +1,7 @@
 """One step and ten in both frameworks, from equal parameters on equal batches."""
 
 import functools
+import itertools
 
 import jax
 import jax.numpy as jnp
@@ -135,8 +136,17 @@ def means(model_state):
     return [leaf for path, leaf in found if path[-1].key == "mean"]
 
 
-@pytest.mark.parametrize("name", ["resnet-8", "lenet"])
-@pytest.mark.parametrize("form", ["plain", *REWEIGHTED])
+# Every form is held against ResNet's layers, LeNet's are held against one form of each kind.
+REPEATED = [("forward_ad_separate", "lenet"), ("higher", "lenet"), ("torchopt", "lenet")]
+
+
+@pytest.mark.parametrize(
+    ("form", "name"),
+    [
+        pytest.param(*pair, marks=[pytest.mark.slow] * (pair in REPEATED))
+        for pair in itertools.product(["plain", *REWEIGHTED], ["resnet-8", "lenet"])
+    ],
+)
 def test_float64(form, name):
     check(form, name, TINY[name], "float64")
 
@@ -206,7 +216,8 @@ def test_evaluation_uses_the_running_moments():
     rng = np.random.default_rng(0)
     model_state = jax.tree.map(lambda x: rng.uniform(0.5, 2, x.shape).astype("f"), model_state)
     batch = batches(shape, "float32")[0][0]
-    want, _ = model.apply(params, model_state, batch["image"], train=False)
+    evaluate = jax.jit(functools.partial(model.apply, train=False))
+    want, _ = evaluate(params, model_state, batch["image"])
     network = convert.to_torch(params, model_state, make_network("resnet-8", shape, "float32"))
     with torch.no_grad():
         got = network.eval()(to_torch(batch)[0])

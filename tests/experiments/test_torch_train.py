@@ -106,7 +106,8 @@ def test_side_by_side(tmp_path):
     output = tmp_path / "out" / "both"
     command = [sys.executable, "-m", "experiments.side_by_side", f"--workdir={tmp_path}/runs"]
     command += ["--config=configs/digits.py:smoke", "--config.model=lenet", "--seeds=1"]
-    command += ["--config.learning_rate=0.01"]
+    command += ["--config.learning_rate=0.01", "--config.batch_size=20"]
+    command += [f"--config.{name}=4" for name in ("steps", "log_every", "eval_every")]
     done = subprocess.run(
         [*command, "--methods=l2rw", f"--output={output}"],
         cwd=ROOT,

@@ -23,7 +23,7 @@ def _config(**fields):
         "noise.kind": "uniform",
         "noise.ratio": 0.4,
         "clean_size": 24,
-        "batch_size": 16,
+        "batch_size": 32,
         "clean_batch_size": 16,
         "pad": 1,
         "flip": True,
@@ -36,7 +36,15 @@ def _config(**fields):
     return config
 
 
-def _prepare(config, dtype, steps):
+@functools.cache
+def _prepare(dtype, **fields):
+    """The compiled chunk of a config's fields; of one step where there are convolutions."""
+    config = _config(**fields)
+    with jax.enable_x64(dtype == "float64"):
+        return config, *_compile(config, dtype, 3 if config.model.startswith("mlp") else 1)
+
+
+def _compile(config, dtype, steps):
     run_data, num_classes = prepare_replicas(config)
     model = create_model(
         config.model,
@@ -58,11 +66,9 @@ def _prepare(config, dtype, steps):
 
 @functools.cache
 def _train(dtype="float64", **fields):
-    """State and metrics after some steps, on the host; one step where there are convolutions."""
-    config = _config(**fields)
+    """State and metrics after some steps, on the host."""
+    _, engine, chunk, arguments = _prepare(dtype, **fields)
     with jax.enable_x64(dtype == "float64"):
-        steps = 3 if config.model.startswith("mlp") else 1
-        engine, chunk, arguments = _prepare(config, dtype, steps)
         return engine.get(chunk(*arguments))
 
 
@@ -128,12 +134,13 @@ def test_micro_batches_are_the_whole_batch(method):
 
 
 def test_micro_batches_on_devices_are_the_whole_batch_on_one():
-    got = _train(micro_batches=2, parallel="shard_map", batch_size=32, clean_batch_size=16)
-    _assert_equal(got, _train(batch_size=32, clean_batch_size=16))
+    got = _train(method="l2rw", micro_batches=2, parallel="shard_map")
+    _assert_equal(got, _train(method="l2rw"))
 
 
 def test_blocks_that_are_computed_again_are_the_same():
-    _assert_equal(_train(model="resnet-8", remat=True), _train(model="resnet-8"))
+    want = _train(method="l2rw", model="resnet-8")
+    _assert_equal(_train(method="l2rw", model="resnet-8", remat=True), want)
 
 
 @pytest.mark.parametrize(
@@ -152,11 +159,18 @@ def test_a_replica_is_its_seed_alone(method, dtype, tolerance):
         _assert_equal(got, (alone, alone_metrics), tolerance)
 
 
-@pytest.mark.parametrize("batch_norm", ["global", *_slow("device")])
-def test_a_step_moves_no_more_than_it_must(batch_norm):
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"model": "resnet-8", "parallel": "shard_map", "batch_norm": "global"},
+        {"parallel": "shard_map"},
+        pytest.param({"model": "resnet-8", "parallel": "shard_map"}, marks=pytest.mark.slow),
+    ],
+    ids=["global", "no batch normalisation", "device"],
+)
+def test_a_step_moves_no_more_than_it_must(fields):
     """Two sums of parameter size, scalars, and moments: read off the compiled program."""
-    config = _config(model="resnet-8", parallel="shard_map", batch_norm=batch_norm)
-    _, chunk, arguments = _prepare(config, "float32", 1)
+    config, _, chunk, arguments = _prepare("float64", method="l2rw", **fields)
     collectives = _collectives(chunk.as_text())
     state = arguments[0]
     params, moments = _elements_of(state.params), _elements_of(state.model_state)
@@ -164,9 +178,9 @@ def test_a_step_moves_no_more_than_it_must(batch_norm):
     # The clean gradient and the update's, a loss with each, the weights' maximum and sum; then the
     # running moments, or each normalisation's moments once in each of five passes: the clean loss
     # and its gradient, the losses, their tangents, and the update's gradient.
-    passes = 1 if batch_norm == "device" else 5
+    passes = 1 if config.batch_norm == "device" else 5
     assert sum(reduced) == 2 * params + 4 + passes * moments
-    if batch_norm == "device":  # else the compiler merges them with the gradients
+    if config.batch_norm == "device":  # else the compiler merges them with the gradients
         assert sum(size >= params for size in reduced) == 2 and len(reduced) <= 5
     # The weights and scores of the batch, and each device's accuracy: 2 b / D + 1 a device.
     devices = jax.device_count()

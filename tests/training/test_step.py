@@ -64,7 +64,7 @@ def test_the_same_state_gives_the_same_step_and_another_step_another_batch():
 def test_the_baseline_s_step_is_optax_s_on_the_mean_loss_with_l2_on_kernels():
     config, model, optimizer, state, run_data = _setup(method="baseline", weight_decay=0.01)
     state = state._replace(params=jax.tree.map(lambda p: p + 0.1, state.params))  # biases too
-    stepped, metrics = make_step(config, model, optimizer)(state, run_data, KEY)
+    stepped, metrics = jax.jit(make_step(config, model, optimizer))(state, run_data, KEY)
 
     keys = jax.random.split(jax.random.fold_in(KEY, 0), 5)
     rows = sample(keys[0], len(run_data.train.index), 32)
@@ -76,7 +76,7 @@ def test_the_baseline_s_step_is_optax_s_on_the_mean_loss_with_l2_on_kernels():
         squares = sum(jnp.sum(layer["kernel"] ** 2) for layer in params.values())
         return loss + 0.01 / 2 * squares, loss
 
-    (_, loss), grads = jax.value_and_grad(objective, has_aux=True)(state.params)
+    (_, loss), grads = jax.jit(jax.value_and_grad(objective, has_aux=True))(state.params)
     reference = optax.sgd(0.1, momentum=0.9)
     updates, _ = reference.update(grads, reference.init(state.params), state.params)
     np.testing.assert_allclose(metrics["loss"], loss, rtol=1e-6)
@@ -99,7 +99,7 @@ def test_weights_are_added_to_the_examples_that_were_drawn():
 
 def test_metrics_of_uniform_weights():
     config, model, optimizer, state, run_data = _setup(method="baseline")
-    _, metrics = make_step(config, model, optimizer)(state, run_data, KEY)
+    _, metrics = jax.jit(make_step(config, model, optimizer))(state, run_data, KEY)
     np.testing.assert_allclose(metrics["active_share"], 1)
     np.testing.assert_allclose(metrics["effective_sample_size"], 32, rtol=1e-6)
     np.testing.assert_allclose(metrics["weight_corrupted"], 1 / 32, rtol=1e-6)
@@ -108,7 +108,7 @@ def test_metrics_of_uniform_weights():
 
 def test_without_any_weight_the_metrics_are_zero_not_nan():
     config, model, optimizer, state, run_data = _setup(method="clean_only")
-    _, metrics = make_step(config, model, optimizer)(state, run_data, KEY)
+    _, metrics = jax.jit(make_step(config, model, optimizer))(state, run_data, KEY)
     for name in ("active_share", "effective_sample_size", "weight_corrupted"):
         assert float(metrics[name]) == 0
 
@@ -139,17 +139,19 @@ def test_the_batch_and_the_clean_batch_are_thinned_by_dropout_of_their_own():
     config = default_config()
     config.update_from_flattened_dict({"batch_size": 20, "clean_batch_size": 20})
     run_data, _ = prepare(config)
-    keys = []
+    keys = set()
 
     def apply(params, model_state, images, *, train, rng):
-        keys.append(jax.random.key_data(rng))
+        jax.debug.callback(lambda data: keys.add(tuple(data.tolist())), jax.random.key_data(rng))
         return images.reshape(20, -1)[:, :10] * params["kernel"], model_state
 
     model = Model(init=lambda key: ({"kernel": jnp.ones(10)}, {}), apply=apply)
     optimizer = make_optimizer(config)
     state = create_state(jax.random.key(0), model, optimizer, len(run_data.train.index))
-    make_step(config, model, optimizer)(state, jax.tree.map(jnp.asarray, run_data), KEY)
-    assert len({tuple(np.asarray(key).tolist()) for key in keys}) == 2
+    step = jax.jit(make_step(config, model, optimizer))
+    step(state, jax.tree.map(jnp.asarray, run_data), KEY)
+    jax.effects_barrier()
+    assert len(keys) == 2
 
 
 def test_fine_tuning_trains_on_the_clean_set_alone():
@@ -166,7 +168,7 @@ def test_fine_tuning_trains_on_the_clean_set_alone():
         return losses.cross_entropy(logits, run_data.clean.label[rows]).mean()
 
     expected = jax.tree.map(
-        lambda p, g: p - 0.1 * g, state.params, jax.grad(clean_loss)(state.params)
+        lambda p, g: p - 0.1 * g, state.params, jax.jit(jax.grad(clean_loss))(state.params)
     )
     jax.tree.map(
         lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-7), tuned.params, expected
@@ -179,7 +181,7 @@ def test_the_clean_loss_takes_its_own_l2_on_kernels():
     results = {}
     for decay in (0.0, 0.5):
         config, model, optimizer, state, run_data = _setup(clean_weight_decay=decay)
-        _, metrics = make_step(config, model, optimizer)(state, run_data, KEY)
+        _, metrics = jax.jit(make_step(config, model, optimizer))(state, run_data, KEY)
         results[decay] = metrics["clean_loss"]
     squares = sum(jnp.sum(layer["kernel"] ** 2) for layer in state.params.values())
     # The clean loss is taken at the parameters, for plain SGD looks ahead from there.
