@@ -25,12 +25,11 @@ from l2rw_jax.training.interrupt import Stopped, stop_on_signal
 from l2rw_jax.training.metrics import noise_auroc, summarize_steps
 from l2rw_jax.training.prepare import without_train_images
 from l2rw_jax.training.resolve import Run, resolve
-from l2rw_jax.training.state import mean_weights
+from l2rw_jax.training.state import TrainState, mean_weights
 
 Evaluations = dict[int, dict[str, Any]]  # figures by step
 Classes = Mapping[str, np.ndarray]  # what was predicted, by the set's name
-Weights = tuple[np.ndarray, np.ndarray]  # of each training example, their sum and number so far
-Log = Callable[[dict[str, Any], Classes, Weights], None]
+Log = Callable[[dict[str, Any], Classes, TrainState], None]
 
 # No step reads them: they need not lie on every device.
 _ONLY_EVALUATED: dict[str, Any] = {"test_images": None, "test_labels": None}
@@ -134,15 +133,15 @@ def _train(run: Run, workdir: Path, asked: Callable[[], bool], writes: bool) -> 
                 evaluations[step] = figures_of(run, classes)
                 line |= evaluations[step]
             if log:
-                log(line, classes, engine.get((state.weight_sum, state.weight_count)))
+                log(line, classes, state)
             end = _reason_to_end(run, workdir, step, metrics, asked())
+            if writes and isinstance(end, RunError):  # first: its checkpoint looks like any other
+                files.write_json(workdir / files.ENDED, {"step": step, "reason": str(end)})
             if step % cadence.save == 0 or step == cadence.last or end:
                 notes = files.to_json({"evaluations": evaluations})
                 checkpoint.save(checkpoints, engine.to_save(state), notes)
             if end:
                 checkpoint.finish(checkpoints)
-                if writes and isinstance(end, RunError):
-                    files.write_json(workdir / files.ENDED, {"step": step, "reason": str(end)})
                 raise end
             bar.update(cadence.log)
             bar.set_postfix(_progress(line, evaluations))
@@ -179,18 +178,18 @@ def _agreed(start: int) -> int:
 
 @contextlib.contextmanager
 def _open_log(run: Run, workdir: Path, start: int) -> Iterator[Log]:
-    """Yields ``log(line, classes, (weight_sum, weight_count))``."""
+    """Yields ``log(line, classes, state)``; without an evaluation there are no classes."""
     with contextlib.ExitStack() as stack:
-        boards: list[Log] = []
+        boards: list[Any] = []
         if run.config.tensorboard:
             from l2rw_jax.training.tensorboard import open_board  # an extra, and slow to import
 
             boards.append(stack.enter_context(open_board(run, workdir, start)))
 
-        def log(line: dict[str, Any], classes: Classes, weights: Weights) -> None:
+        def log(line: dict[str, Any], classes: Classes, state: TrainState) -> None:
             files.append_metrics(workdir, line)
             for board in boards:
-                board(line, classes, weights)
+                board(line, classes, run.engine.get((state.weight_sum, state.weight_count)))
 
         yield log
 

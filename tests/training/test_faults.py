@@ -403,3 +403,29 @@ def test_scores_that_are_not_finite_get_weight_zero_in_a_good_step(tmp_path, mon
     threes = resolve(_config(steps=20, eval_every=20)).data.train.label == 3
     assert weights["count"][threes].sum() > 0
     assert not weights["mean_weight"][threes].any()
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating 99 bytes.\nstack"),
+        MemoryError("Unable to allocate 9 TiB"),
+    ],
+)
+def test_out_of_memory_is_one_line(tmp_path, monkeypatch, error):
+    def compile_chunks(*args):
+        raise error
+
+    monkeypatch.setattr(loop, "compile_chunks", compile_chunks)
+    with pytest.raises(RunError, match=r"^config.model=mlp-16: out of memory \(.*\); try") as told:
+        train_and_evaluate(_config(), tmp_path)
+    assert "\n" not in str(told.value)
+
+
+def test_another_error_of_the_device_goes_its_way(tmp_path, monkeypatch):
+    def compile_chunks(*args):
+        raise jax.errors.JaxRuntimeError("INTERNAL: a bug")
+
+    monkeypatch.setattr(loop, "compile_chunks", compile_chunks)
+    with pytest.raises(jax.errors.JaxRuntimeError, match="a bug"):
+        train_and_evaluate(_config(), tmp_path)

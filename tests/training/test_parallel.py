@@ -2,12 +2,15 @@
 
 import functools
 import re
+import shutil
 
 import jax
 import numpy as np
+import orbax.checkpoint as ocp
 import pytest
 
-from l2rw_jax.training import default_config, resolve
+from l2rw_jax.training import default_config, resolve, train_and_evaluate
+from l2rw_jax.training.checkpoint import open_checkpoints
 
 
 def _config(**fields):
@@ -188,3 +191,55 @@ def _elements(dims):
 
 def _elements_of(tree):
     return sum(leaf.size for leaf in jax.tree.leaves(tree))
+
+
+@functools.cache
+def _run_files(folder, **engine):
+    """Trains a whole run; returns its result and its checkpoint's arrays."""
+    config = _config(
+        method="l2rw", steps=12, eval_every=6, checkpoint_every=6, val_size=50, ema=0.5, **engine
+    )
+    config.batch_size = 40
+    result = train_and_evaluate(config, folder)
+    with open_checkpoints(folder, 2) as checkpoints:
+        args = ocp.args.Composite(state=ocp.args.StandardRestore())
+        state = checkpoints.restore(12, args=args)["state"]
+    return config, result, jax.tree.map(np.asarray, state)
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    return _run_files(tmp_path_factory.mktemp("one"))
+
+
+@pytest.mark.parametrize("engine", [PMAP, JIT, FSDP], ids=["pmap", "jit", "fsdp"])
+def test_a_divided_run_is_the_run_on_one_device_and_goes_on_bit_for_bit(engine, whole, tmp_path):
+    """Its files, its evaluation on all devices, and its checkpoints."""
+    _, alone, alone_state = whole
+    config, result, state = _run_files(tmp_path / "run", **engine)
+    for name in ("test_accuracy", "val_accuracy", "ema_test_accuracy", "bad_steps"):
+        np.testing.assert_allclose(result[name], alone[name], atol=0.01)  # float32: a few images
+    _assert_equal(state, alone_state, 2e-3)
+
+    stopped = shutil.copytree(tmp_path / "run", tmp_path / "stopped")
+    (stopped / "result.json").unlink()
+    shutil.rmtree(stopped / "checkpoints/12")
+    again = train_and_evaluate(config, stopped)
+    differ = dict.fromkeys(("steps_per_second", "compile_seconds"))
+    assert again | differ == result | differ
+    with open_checkpoints(stopped, 2) as checkpoints:
+        args = ocp.args.Composite(state=ocp.args.StandardRestore())
+        restored = checkpoints.restore(12, args=args)["state"]
+    jax.tree.map(np.testing.assert_array_equal, jax.tree.map(np.asarray, restored), state)
+
+
+def test_fsdp_goes_on_with_another_number_of_devices(tmp_path, monkeypatch):
+    config, result, _ = _run_files(tmp_path / "run", **FSDP)
+    (tmp_path / "run/result.json").unlink()
+    shutil.rmtree(tmp_path / "run/checkpoints/12")
+    devices = jax.devices()[:4]
+    monkeypatch.setattr(jax, "devices", lambda *args: devices)
+    monkeypatch.setattr(jax, "device_count", lambda: 4)
+    again = train_and_evaluate(config, tmp_path / "run")
+    for name in ("test_accuracy", "val_accuracy", "noise_auroc"):
+        np.testing.assert_allclose(again[name], result[name], atol=0.01)

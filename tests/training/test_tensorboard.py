@@ -7,7 +7,7 @@ from l2rw_jax.training import default_config, loop, train_and_evaluate
 from l2rw_jax.training.workdir import read_metrics
 
 pytest.importorskip("tensorboardX", reason="the extra `tensorboard` is not installed")
-from tensorboardX.proto import event_pb2  # noqa: E402
+from tensorboardX.proto import event_pb2
 
 
 def _config():

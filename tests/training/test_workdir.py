@@ -86,7 +86,9 @@ def test_without_its_log_a_finished_run_still_writes_its_result(run, done):
 @pytest.mark.parametrize("content", ["", "{", "[]", "[" * 100_000, "\0", "null"])
 def test_a_damaged_result_is_one_line(run, content):
     (run / "result.json").write_text(content)
-    with pytest.raises(RunError, match=r"result.json cannot be read: no JSON.*; remove it") as error:
+    with pytest.raises(
+        RunError, match=r"result.json cannot be read: no JSON.*; remove it"
+    ) as error:
         train_and_evaluate(_config(), run)
     assert "\n" not in str(error.value)
 
