@@ -1,7 +1,7 @@
 r"""Learned weights: any function of the losses, trained to lower the clean loss.
 
 Meta-Weight-Net (Shu et al., NeurIPS 2019) and its relatives weight an example by
-:math:`w_i(\varphi) = W(\varphi; \ell_i)` and train :math:`\varphi` through one update of the network.
+:math:`w_i(\varphi) = W(\varphi; \ell_i)` and train :math:`\varphi` through an update of the network.
 With the gradient :math:`g(\varphi) = \sum_i w_i \nabla \ell_i(\theta)` and the clean loss after it,
 :math:`h(g) = L_{clean}(\theta + U(g, s, \theta))`, the chain rule gives
 
@@ -16,7 +16,6 @@ from collections.abc import Callable
 from typing import Any, Protocol
 
 import jax
-import jax.numpy as jnp
 import optax
 
 from l2rw_jax import _validate
@@ -95,7 +94,7 @@ def learned_value_and_grad(
     ... )
     >>> (loss, aux), (grads, phi_grads) = fn(jnp.array(0.5), jnp.zeros(2), batch, clean)
     >>> print(jnp.round(phi_grads, 2))  # the first one's weight should grow
-    [-0.02 0.24]
+    [-0.02 0.23]
     """
     _validate.check_options(inner, "forward")
 
@@ -132,8 +131,8 @@ def learned_value_and_grad(
         weights = _validate.check_per_example("weight_fn's result", weights)
         if weights.shape != losses.shape:
             raise ValueError(
-                f"weight_fn's result: got shape {weights.shape}; takes {losses.shape}, a weight for "
-                "each loss."
+                f"weight_fn's result: got shape {weights.shape}; takes {losses.shape}, a weight "
+                "for each loss."
             )
         pullback = jax.linear_transpose(jvp, params)
         loss, grads = weighted_sum(weights, losses, pullback, axis_name)
