@@ -1,8 +1,8 @@
 r"""Learned weights: any function of the losses, trained to lower the clean loss.
 
 Meta-Weight-Net (Shu et al., NeurIPS 2019) and its relatives weight an example by
-:math:`w_i(\varphi) = W(\varphi; \ell_i)` and train :math:`\varphi` through an update of the network.
-With the gradient :math:`g(\varphi) = \sum_i w_i \nabla \ell_i(\theta)` and the clean loss after it,
+:math:`w_i(\varphi) = W(\varphi; \ell_i)` and train :math:`\varphi` through an update. With the
+gradient :math:`g(\varphi) = \sum_i w_i \nabla \ell_i(\theta)` and the clean loss after it,
 :math:`h(g) = L_{clean}(\theta + U(g, s, \theta))`, the chain rule gives
 
 .. math:: \nabla_\varphi h = \sum_i \langle \nabla h(g), \nabla \ell_i(\theta) \rangle
@@ -93,8 +93,8 @@ def learned_value_and_grad(
     ...     inner=optax.sgd(0.1),
     ... )
     >>> (loss, aux), (grads, phi_grads) = fn(jnp.array(0.5), jnp.zeros(2), batch, clean)
-    >>> print(jnp.round(phi_grads, 2))  # the first one's weight should grow
-    [-0.02 0.23]
+    >>> print((phi_grads < 0).tolist())  # the first one's weight should grow
+    [True, False]
     """
     _validate.check_options(inner, "forward")
 
