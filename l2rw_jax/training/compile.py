@@ -1,19 +1,97 @@
 """The compiled programs of a run: its chunks of steps, and its evaluation."""
 
+import contextlib
+import functools
 import itertools
+import time
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from typing import Any, NamedTuple, cast
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
+from l2rw_jax import data
+from l2rw_jax.training.batches import make_rows
 from l2rw_jax.training.metrics import classification_metrics
+from l2rw_jax.training.prepare import without_train_images
 from l2rw_jax.training.resolve import Run
 from l2rw_jax.training.state import TrainState
 from l2rw_jax.training.step import Step
 
+# No step reads them: they need not lie on every device.
+_ONLY_EVALUATED: dict[str, Any] = {"test_images": None, "test_labels": None}
 # A batch of evaluation may be larger than one of training: it keeps no activations.
 _EVALUATED = 4
+
+
+class Programs(NamedTuple):
+    """The compiled programs of a run, and what making them took.
+
+    Attributes:
+      train: ``state -> (state, metrics)``, as many steps as one line of metrics tells of.
+      finetune: the same on the clean set; None without fine-tuning.
+      evaluate: ``state -> classes`` of the images of each set.
+      seconds: from the data on the host to the last program.
+    """
+
+    train: Any
+    finetune: Any
+    evaluate: Any
+    seconds: float
+
+
+@contextlib.contextmanager
+def compiled(run: Run, state: TrainState, start: int) -> Iterator[Programs]:
+    """The compiled programs of a run, while its images are open from step ``start`` on.
+
+    Args:
+      run: the ``Run``.
+      state: the state on the devices.
+      start: steps that are done already.
+    """
+    started = time.perf_counter()
+    with open_images(run, start) as images:
+        if run.config.stream:
+            run = run._replace(data=without_train_images(run.data))
+        others = run.engine.put((run.data._replace(**_ONLY_EVALUATED), run.key))
+        train, finetune = compile_chunks(run, run.chunk, (state, *others), images), None
+        if run.cadence.last > run.cadence.train:
+            nothing = itertools.repeat(None)
+            finetune = compile_chunks(run, run.finetune, (state, *others), nothing)
+        evaluate = compile_evaluate(run, state)
+        yield Programs(train, finetune, evaluate, time.perf_counter() - started)
+
+
+@contextlib.contextmanager
+def open_images(run: Run, start: int) -> Iterator[Iterator[Any]]:
+    """An iterator over the images of the compiled calls from step ``start`` on.
+
+    Without ``config.stream`` nothing is sent, and None comes.
+
+    Args:
+      run: the ``Run``, its data with all images.
+      start: steps that are done already, a multiple of ``config.log_every``.
+    """
+    if not run.config.stream:
+        yield itertools.repeat(None)
+        return
+    num_steps = run.num_steps
+    indices = run.data._replace(images=None, test_images=None, test_labels=None)
+    indices = jax.tree.map(jnp.asarray, indices)
+    rows = jax.jit(functools.partial(make_rows(run.batches, num_steps), indices, run.key))
+    share = run.batches.batch_size // jax.process_count()
+    first = jax.process_index() * share
+    chunks = data.stream(
+        run.data.images,
+        lambda chunk: rows(chunk * num_steps),
+        min(start, run.cadence.train) // num_steps,
+        run.cadence.train // num_steps,
+        columns=slice(first, first + share),
+        put=lambda images: run.engine.put_images(images[0] if num_steps == 1 else images),
+    )
+    with contextlib.closing(cast(Any, chunks)):  # its threads
+        yield chunks
 
 
 def compile_chunks(

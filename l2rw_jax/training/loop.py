@@ -1,16 +1,14 @@
 """The training loop: many steps in one compiled call, then log, evaluate, save."""
 
 import contextlib
-import functools
-import itertools
 import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
+import orbax.checkpoint as ocp
 import tqdm
 from jax.experimental import multihost_utils
 from ml_collections import ConfigDict
@@ -18,21 +16,16 @@ from ml_collections import ConfigDict
 from l2rw_jax import data
 from l2rw_jax.training import checkpoint
 from l2rw_jax.training import workdir as files
-from l2rw_jax.training.batches import make_rows
-from l2rw_jax.training.compile import compile_chunks, compile_evaluate, figures_of
+from l2rw_jax.training.compile import compiled, figures_of
 from l2rw_jax.training.config import OutOfMemory, RunError, validate
 from l2rw_jax.training.interrupt import Stopped, stop_on_signal
 from l2rw_jax.training.metrics import noise_auroc, summarize_steps
-from l2rw_jax.training.prepare import without_train_images
 from l2rw_jax.training.resolve import Run, resolve
 from l2rw_jax.training.state import TrainState, mean_weights
 
 Evaluations = dict[int, dict[str, Any]]  # figures by step
 Classes = Mapping[str, np.ndarray]  # what was predicted, by the set's name
 Log = Callable[[dict[str, Any], Classes, TrainState], None]
-
-# No step reads them: they need not lie on every device.
-_ONLY_EVALUATED: dict[str, Any] = {"test_images": None, "test_labels": None}
 
 
 def train_and_evaluate(config: ConfigDict, workdir: files.StrPath) -> dict[str, Any]:
@@ -95,41 +88,26 @@ def _train(run: Run, workdir: Path, asked: Callable[[], bool], writes: bool) -> 
         checkpoints = stack.enter_context(
             checkpoint.open_checkpoints(workdir, run.config.keep_checkpoints)
         )
-        restored = checkpoint.restore_newest(checkpoints, engine.like(run.create))
-        state, notes = restored or (None, {"evaluations": {}})
-        evaluations = {int(step): figures for step, figures in notes["evaluations"].items()}
-        start = _agreed(0 if state is None else int(np.max(state.step)))
+        start, state, evaluations = _start(run, checkpoints)
         if writes:
             files.keep_metrics(workdir, start)
-
-        started = time.perf_counter()
-        images = stack.enter_context(open_images(run, start))
-        if run.config.stream:
-            run = run._replace(data=without_train_images(run.data))
-        state = engine.init(run.create) if state is None else engine.put_state(state)
-        others = engine.put((run.data._replace(**_ONLY_EVALUATED), run.key))
-        train = compile_chunks(run, run.chunk, (state, *others), images)
-        if cadence.last > cadence.train:
-            nothing = itertools.repeat(None)
-            finetune = compile_chunks(run, run.finetune, (state, *others), nothing)
-        evaluate = compile_evaluate(run, state)
-        compile_seconds = time.perf_counter() - started
-
+        programs = stack.enter_context(compiled(run, state, start))
         log = stack.enter_context(_open_log(run, workdir, start)) if writes else None
         progress = {"initial": start, "total": cadence.last, "unit": "step"}
         bar = tqdm.tqdm(**progress, desc=run.config.method, disable=None if writes else True)
         stack.enter_context(bar)
+
         seconds = 0.0
         for step in range(start + cadence.log, cadence.last + 1, cadence.log):
             started = time.perf_counter()
-            state, metrics = (train if step <= cadence.train else finetune)(state)
+            state, metrics = (programs.train if step <= cadence.train else programs.finetune)(state)
             elapsed = time.perf_counter() - started
             seconds += elapsed
             line: dict[str, Any] = {"step": step} | summarize_steps(metrics)
             line["steps_per_second"] = cadence.log / elapsed
             classes = {}
             if step % cadence.evaluate == 0 or step in (cadence.train, cadence.last):
-                classes = evaluate(state)
+                classes = programs.evaluate(state)
                 evaluations[step] = figures_of(run, classes)
                 line |= evaluations[step]
             if log:
@@ -146,17 +124,37 @@ def _train(run: Run, workdir: Path, asked: Callable[[], bool], writes: bool) -> 
             bar.update(cadence.log)
             bar.set_postfix(_progress(line, evaluations))
 
-    weight_sum, weight_count, bad_steps = engine.get(
+    speed = (cadence.last - start) / seconds if seconds else None
+    times = {"steps_per_second": speed, "compile_seconds": programs.seconds}
+    return _finish(run, workdir, state, evaluations, times, writes)
+
+
+def _start(run: Run, checkpoints: ocp.CheckpointManager) -> tuple[int, TrainState, Evaluations]:
+    """The step to go on from, the state on the devices, and the evaluations so far."""
+    restored = checkpoint.restore_newest(checkpoints, run.engine.like(run.create))
+    start = _agreed(0 if restored is None else int(np.max(restored[0].step)))
+    if restored is None:
+        return start, run.engine.init(run.create), {}
+    state, notes = restored
+    evaluations = {int(step): figures for step, figures in notes["evaluations"].items()}
+    return start, run.engine.put_state(state), evaluations
+
+
+def _finish(
+    run: Run,
+    workdir: Path,
+    state: TrainState,
+    evaluations: Evaluations,
+    times: dict[str, Any],
+    writes: bool,
+) -> dict[str, Any]:
+    """Writes weights.npz and result.json; returns the result."""
+    weight_sum, weight_count, bad_steps = run.engine.get(
         (state.weight_sum, state.weight_count, state.bad_steps)
     )
     weights = mean_weights(weight_sum, weight_count)
-    result = _result(run, evaluations, weights, weight_count) | {
-        "bad_steps": bad_steps,
-        "steps": cadence.train,
-        "steps_per_second": (cadence.last - start) / seconds if seconds else None,
-        "compile_seconds": compile_seconds,
-        **files.environment(),
-    }
+    result = _result(run, evaluations, weights, weight_count)
+    result |= {"bad_steps": bad_steps, "steps": run.cadence.train, **times, **files.environment()}
     if writes:
         files.write_weights(workdir, weights, weight_count, run.data.corrupted)
         files.write_json(workdir / files.RESULT, result)
@@ -200,37 +198,6 @@ def _progress(line: dict[str, Any], evaluations: Evaluations) -> dict[str, str]:
     if evaluations:
         shown["accuracy"] = f"{np.mean(evaluations[max(evaluations)]['test_accuracy']):.3f}"
     return shown
-
-
-@contextlib.contextmanager
-def open_images(run: Run, start: int) -> Iterator[Iterator[Any]]:
-    """An iterator over the images of the compiled calls from step ``start`` on.
-
-    Without ``config.stream`` nothing is sent, and None comes.
-
-    Args:
-      run: the ``Run``, its data with all images.
-      start: steps that are done already, a multiple of ``config.log_every``.
-    """
-    if not run.config.stream:
-        yield itertools.repeat(None)
-        return
-    num_steps = run.num_steps
-    indices = run.data._replace(images=None, test_images=None, test_labels=None)
-    indices = jax.tree.map(jnp.asarray, indices)
-    rows = jax.jit(functools.partial(make_rows(run.batches, num_steps), indices, run.key))
-    share = run.batches.batch_size // jax.process_count()
-    first = jax.process_index() * share
-    chunks = data.stream(
-        run.data.images,
-        lambda chunk: rows(chunk * num_steps),
-        min(start, run.cadence.train) // num_steps,
-        run.cadence.train // num_steps,
-        columns=slice(first, first + share),
-        put=lambda images: run.engine.put_images(images[0] if num_steps == 1 else images),
-    )
-    with contextlib.closing(cast(Any, chunks)):  # its threads
-        yield chunks
 
 
 def _reason_to_end(

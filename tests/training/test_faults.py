@@ -413,19 +413,19 @@ def test_scores_that_are_not_finite_get_weight_zero_in_a_good_step(tmp_path, mon
     ],
 )
 def test_out_of_memory_is_one_line(tmp_path, monkeypatch, error):
-    def compile_chunks(*args):
+    def compiled(*args):
         raise error
 
-    monkeypatch.setattr(loop, "compile_chunks", compile_chunks)
+    monkeypatch.setattr(loop, "compiled", compiled)
     with pytest.raises(RunError, match=r"^config.model=mlp-16: out of memory \(.*\); try") as told:
         train_and_evaluate(_config(), tmp_path)
     assert "\n" not in str(told.value)
 
 
 def test_another_error_of_the_device_goes_its_way(tmp_path, monkeypatch):
-    def compile_chunks(*args):
+    def compiled(*args):
         raise jax.errors.JaxRuntimeError("INTERNAL: a bug")
 
-    monkeypatch.setattr(loop, "compile_chunks", compile_chunks)
+    monkeypatch.setattr(loop, "compiled", compiled)
     with pytest.raises(jax.errors.JaxRuntimeError, match="a bug"):
         train_and_evaluate(_config(), tmp_path)
