@@ -56,12 +56,16 @@ class MLP(nnx.Module):
             width = n_out
         self.output = dense(width, num_classes, dtype=wide_dtype(dtype))
 
-    def __call__(self, images: jax.Array, train: bool, rngs: nnx.Rngs | None) -> jax.Array:
-        """Logits of a batch; `train` and `rngs` change nothing."""
+    def features(self, images: jax.Array, train: bool, rngs: nnx.Rngs | None) -> jax.Array:
+        """What the last layer sees of a batch; `train` and `rngs` change nothing."""
         x = images.reshape(len(images), -1)
         for name in self.hidden:
             x = nnx.relu(getattr(self, name)(x))
-        return self.output(x)
+        return x
+
+    def head(self, features: jax.Array) -> jax.Array:
+        """Logits of a batch."""
+        return self.output(features)
 
 
 class LeNet(nnx.Module):
@@ -91,12 +95,15 @@ class LeNet(nnx.Module):
         units = 1 if num_classes == 2 else num_classes
         self.output = nnx.Linear(100, units, **options | {"dtype": wide_dtype(dtype)})
 
-    def __call__(self, images: jax.Array, train: bool, rngs: nnx.Rngs | None) -> jax.Array:
-        """Logits of a batch; `train` and `rngs` change nothing."""
+    def features(self, images: jax.Array, train: bool, rngs: nnx.Rngs | None) -> jax.Array:
+        """What the last layer sees of a batch; `train` and `rngs` change nothing."""
         x = images
         for conv in (self.conv_0, self.conv_1, self.conv_2):
             x = nnx.relu(max_pool(conv(x)))
-        x = nnx.relu(self.hidden(x.reshape(len(x), -1)))
-        z = self.output(x)
+        return nnx.relu(self.hidden(x.reshape(len(x), -1)))
+
+    def head(self, features: jax.Array) -> jax.Array:
+        """Logits of a batch."""
+        z = self.output(features)
         # softmax((0, z)) = (1 - sigmoid(z), sigmoid(z)).
         return jnp.pad(z, ((0, 0), (1, 0))) if z.shape[1] == 1 else z

@@ -127,11 +127,15 @@ class ResNet(nnx.Module):
         wide = wide_dtype(dtype)
         self.output = nnx.Linear(width, num_classes, dtype=wide, param_dtype=wide, rngs=rngs)
 
-    def __call__(self, images: jax.Array, train: bool, rngs: nnx.Rngs | None) -> jax.Array:
-        """Logits of a batch; `rngs` is read by dropout alone."""
+    def features(self, images: jax.Array, train: bool, rngs: nnx.Rngs | None) -> jax.Array:
+        """What the last layer sees of a batch; `rngs` is read by dropout alone."""
         x = self.conv(images)
         for name in self.blocks:
             block = getattr(self, name)
             x = _call_again(block, x, train, rngs) if self.remat else block(x, train, rngs)
         x = self.norm(x, train).astype(self.output.dtype)
-        return self.output(x.mean((1, 2)))
+        return x.mean((1, 2))
+
+    def head(self, features: jax.Array) -> jax.Array:
+        """Logits of a batch."""
+        return self.output(features)
