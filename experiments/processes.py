@@ -78,8 +78,8 @@ def check_cluster(coordinator, num_processes, process_id):
             socket.create_server(("", int(address[1]))).close()
         except OSError as error:
             raise ConfigError(
-                f"--coordinator: port {address[1]} cannot be had here ({error.strerror}); take "
-                "another"
+                f"--coordinator: port {address[1]} cannot be had here "
+                f"({os.strerror(error.errno)}); take another"
             ) from None
 
 

@@ -92,7 +92,7 @@ def parse_sweep(text, config):
         raise ConfigError(f"--sweep: got {text!r}; takes FIELD=VALUE,VALUE,...")
     texts = re.split(r",(?![^(\[]*[)\]])", listed)  # at the commas outside of brackets
     values = [cli.parse_value(f"--sweep={field}", value, known[field]) for value in texts]
-    return field, distinct("--sweep", values)
+    return field, distinct(f"--sweep={field}", values)
 
 
 def distinct(flag, values):
@@ -129,7 +129,7 @@ def folder_name(text):
     >>> folder_name("noise.ratio=0.4"), folder_name("data_dir=../a")
     ('noise.ratio=0.4', 'data_dir=%2E%2E%2Fa')
     """
-    name = urllib.parse.quote(text, safe="=,() ").replace("..", "%2E%2E")
+    name = urllib.parse.quote(text, safe="=,()+ ").replace("..", "%2E%2E")
     if len(name) > 100:
         name = f"{name[:80]}-{hashlib.sha256(text.encode()).hexdigest()[:12]}"
     return name
