@@ -1,18 +1,75 @@
-"""What the programs share: the config flag, and one line instead of a traceback for a mistake."""
+"""What the programs share: the flags of config and workdir, and one line for a mistake."""
 
+import ast
+import contextlib
+import math
 import os
 import re
+import runpy
 import sys
+import traceback
 from pathlib import Path
 from typing import Any
 
 import jax
 from absl import app, flags, logging
-from ml_collections import config_flags
+from ml_collections import ConfigDict, config_flags
+from ml_collections.config_flags import tuple_parser
 
+from experiments import processes
 from l2rw_jax.training import ConfigError, RunError, Stopped, default_config
 from l2rw_jax.training.config import check_name
 from l2rw_jax.training.workdir import flatten
+
+
+class _ConfigFile(flags.ArgumentParser):
+    """Reads a config file; what is wrong with it is told with its line."""
+
+    def parse(self, path):
+        name, colon, variant = path.partition(":")
+        if not os.path.isfile(name):
+            shipped = ", ".join(sorted(map(str, Path("configs").glob("*.py")))) or "no configs/"
+            raise flags.Error(f"--config: no file {name!r}; this folder has {shipped}")
+        try:
+            get_config = runpy.run_path(name).get("get_config")
+            config = get_config and get_config(*[variant] if colon else [])
+        except ConfigError as error:
+            raise flags.Error(str(error)) from error
+        except (Exception, SystemExit) as error:  # whatever a file of the user's can raise
+            raise flags.Error(f"--config: {name}{_reason(error, name)}") from error
+        remedy = "takes get_config(): start from default_config(), change its fields, return it"
+        if not isinstance(config, ConfigDict):
+            got = f"get_config returns {config!r}" if get_config else "no get_config"
+            raise flags.Error(f"--config: {name}: {got}; {remedy}")
+        for field in _fields() - flatten(config.to_dict()).keys():
+            raise flags.Error(f"--config: {name}: no field {field}; {remedy}")
+        return config.lock()
+
+
+class _Integers(tuple_parser.TupleParser):
+    """Reads the fields that are tuples, all of them of integers."""
+
+    def parse(self, argument):
+        if isinstance(argument, tuple):  # the default
+            return argument
+        try:
+            value = ast.literal_eval(argument)
+        except (ValueError, SyntaxError, MemoryError, RecursionError):
+            value = None
+        value = (value,) if type(value) is int else value
+        if not isinstance(value, tuple | list) or any(type(item) is not int for item in value):
+            raise ValueError("takes integers, as in 10,20 or (10,20), or () for none")
+        return tuple(value)
+
+
+_PARSERS: dict[type, tuple[flags.ArgumentParser, str]] = {  # as ml_collections has them
+    bool: (flags.BooleanParser(), "true or false"),
+    int: (flags.IntegerParser(), "an integer"),
+    float: (flags.FloatParser(), "a finite number"),
+    str: (flags.ArgumentParser(), "a text"),
+    tuple: (_Integers(), "integers in brackets, as in (10,20)"),
+}
+config_flags.register_flag_parser_for_type(tuple, _Integers())
 
 CONFIG = config_flags.DEFINE_config_file(
     "config",
@@ -20,67 +77,124 @@ CONFIG = config_flags.DEFINE_config_file(
     "File with get_config(variant), such as configs/digits.py or configs/digits.py:smoke; any "
     "field can be overridden, as in --config.seed=1.",
 )
+flags.FLAGS["config"].parser = _ConfigFile()
 WORKDIR = flags.DEFINE_string("workdir", None, "Folder for what is written.")
-DISTRIBUTED = flags.DEFINE_bool(
-    "distributed", False, "One of several processes, found by JAX: Slurm, TPU pods, GKE."
-)
-_CLUSTER = ("coordinator", "num_processes", "process_id")
-flags.DEFINE_string("coordinator", None, "HOST:PORT of process 0 of several.")
-flags.DEFINE_integer("num_processes", None, "How many processes run.", lower_bound=1)
-flags.DEFINE_integer("process_id", None, "Which of them this is, from 0.", lower_bound=0)
-
+_PATHS = ("workdir", "output")  # flags, here or of a program
 
 # Exit statuses: a mistake in what was asked for; a run that cannot go on; one that was asked to
-# stop and goes on when it is started again (sysexits.h's EX_TEMPFAIL).
-STATUS = {ConfigError: 2, RunError: 1, Stopped: 75}
+# stop and goes on when it is started again (sysexits.h's EX_TEMPFAIL); Ctrl-C, as shells have it.
+STATUS: dict[type[BaseException], int] = {
+    ConfigError: 2,
+    RunError: 1,
+    Stopped: 75,
+    KeyboardInterrupt: 130,
+}
 
 
 def run(main, *, required=("config", "workdir")):
     """Runs ``main()`` with the flags parsed; what ends it early is one line and an exit status."""
     logging.set_verbosity(logging.WARNING)  # not which accelerators JAX did not find
-    sys.unraisablehook = _unraisable
-    flags.mark_flags_as_required(list(required))
-    app.run(lambda argv: _one_line(_start, main), flags_parser=lambda argv: _one_line(_parse, argv))
+    app.run(
+        lambda argv: one_line(start, main),
+        flags_parser=lambda argv: one_line(parse, argv, required),
+    )
 
 
-def _start(main):
-    """Joins the other processes, then runs ``main``."""
-    cluster = {name: flags.FLAGS[name].value for name in _CLUSTER}
-    given = {name: value for name, value in cluster.items() if value is not None}
-    if given and len(given) < len(cluster):
-        missing = next(name for name in cluster if name not in given)
-        raise ConfigError(
-            f"--{missing}: missing beside --{next(iter(given))}; takes all of "
-            + ", ".join(f"--{name}" for name in cluster)
-            + ", or --distributed alone"
-        )
-    if given or DISTRIBUTED.value:
-        join(*(cluster[name] for name in _CLUSTER))
-    folder = compilation_cache()
-    main()
-    if folder:
-        print(f"compiled programs are kept in {folder} for the next run", file=sys.stderr)
-
-
-def join(coordinator=None, num_processes=None, process_id=None):
-    """Joins the processes of a run; what is None JAX finds out on Slurm, TPU pods and GKE.
-
-    A process that vanishes ends the others within a minute: JAX aborts those that still wait.
-    """
+def one_line(function, *args):
+    """Calls ``function``; an error of ``STATUS`` becomes a line on stderr and its exit status."""
     try:
-        jax.distributed.initialize(
-            coordinator,
-            num_processes,
-            process_id,
-            heartbeat_timeout_seconds=30,
-            shutdown_timeout_seconds=30,
-        )
-    except (RuntimeError, ValueError) as error:
-        reason = str(error).splitlines()[0]
+        return function(*args)
+    except tuple(STATUS) as error:
+        text = " ".join(str(error).split())
+        if not isinstance(error, Stopped):
+            text = f"error: {text or 'interrupted'}"
+        print(text, file=sys.stderr, flush=True)
+        sys.exit(STATUS[type(error)])
+
+
+def parse(argv, required):
+    """Parses the flags, those of the config among them.
+
+    Raises:
+      ConfigError: an argument is no flag, one of ``required`` is missing, a value is of no use, or
+        the config file is.
+    """
+    flags.FLAGS.set_gnu_getopt()  # a stray argument is told, and the flags behind it are read
+    try:
+        arguments = flags.FLAGS.read_flags_from_files(argv[1:])
+    except (flags.Error, ValueError) as error:  # not there, or no text
+        raise ConfigError(f"--flagfile: {error}") from error
+    _check_arguments(arguments)
+    try:
+        strays = flags.FLAGS([argv[0], *arguments])[1:]
+    except (flags.Error, ValueError) as error:
+        raise ConfigError(error) from error
+    if strays:
+        spelling = f"--{strays[0].lstrip('-–—')}" if "=" in strays[0] else "--FLAG=VALUE"
+        raise ConfigError(f"got {strays[0]!r}, which is no flag; write {spelling}")
+    for name in flags.FLAGS:
+        value = flags.FLAGS[name].value
+        empty = value == [] or (isinstance(value, str) and not value.strip())
+        if empty and flags.FLAGS[name].present and not name.startswith("config."):
+            raise ConfigError(f"--{name}: got nothing; give a value, or leave the flag out")
+        if value is None and name in required:
+            raise ConfigError(f"--{name}: missing; takes: {flags.FLAGS[name].help}")
+        if value is not None and name in _PATHS:
+            _check_path(f"--{name}", value)
+    return [argv[0]]
+
+
+def _check_arguments(arguments):
+    """Raises for what absl and ml_collections take without a word, or answer with a traceback."""
+    fields = _fields()
+    for argument in arguments:
+        name = argument.lstrip("-").partition("=")[0]
+        if name == "undefok":
+            raise ConfigError("--undefok: would hide mistakes in the flags; leave it out")
+        if argument.startswith("-") and (field := re.fullmatch(r"(?:no)?config\.(.*)", name)):
+            check_name(f"--config.{field[1]}", field[1], fields)
+    if sum(bool(re.match(r"--?config(=|$)", argument)) for argument in arguments) > 1:
+        raise ConfigError("--config: given more than once; takes one file")
+
+
+def _check_path(flag, path):
+    if re.match(r"[a-zA-Z][\w+.-]*://", path):
         raise ConfigError(
-            f"--distributed: no cluster that JAX knows, or its coordinator cannot be reached "
-            f"({reason}); give --coordinator=HOST:PORT, --num_processes and --process_id"
-        ) from error
+            f"{flag}: got {path}; takes a path on this machine: mount the bucket (gcsfuse, s3fs) "
+            "and give its folder"
+        )
+    try:
+        os.stat(path)
+    except FileNotFoundError:
+        pass
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise ConfigError(f"{flag}: got {path[:100]!r}, which cannot be used: {reason}") from None
+
+
+def parse_value(argument, text, default):
+    """The value of a field that has ``default``, as ``--config.FIELD=TEXT`` would set it.
+
+    Raises:
+      ConfigError: ``text`` is not of the field's type, or not finite; ``argument`` begins the line.
+    """
+    parser, takes = _PARSERS[type(default)]
+    try:
+        value: Any = parser.parse(text)
+    except ValueError:
+        raise ConfigError(f"{argument}: got {text!r}; takes {takes}") from None
+    if isinstance(value, float) and not math.isfinite(value):
+        raise ConfigError(f"{argument}: got {text!r}; takes {takes}")
+    return value
+
+
+def start(main):
+    """Joins the other processes if there are any, then runs ``main``."""
+    with processes.joined(), _without_late_answers():
+        folder = compilation_cache()
+        main()
+        if folder:
+            print(f"compiled programs are kept in {folder} for the next run", file=sys.stderr)
 
 
 def compilation_cache():
@@ -106,46 +220,41 @@ def create_folder(folder, flag="--output"):
         raise ConfigError(f"{flag}: {folder} cannot be made: {error.strerror}.") from None
 
 
-def _one_line(function, *args):
-    try:
-        return function(*args)
-    except tuple(STATUS) as error:
-        label = "stopped" if isinstance(error, Stopped) else "error"
-        text = " ".join(str(error).split())
-        print(text if label == "stopped" else f"error: {text}", file=sys.stderr, flush=True)
-        sys.exit(STATUS[type(error)])
-
-
-def _unraisable(unraisable, report=sys.unraisablehook):
+@contextlib.contextmanager
+def _without_late_answers():
     """Passes over TensorStore's late answers to a save that has failed, which is told in one line.
 
     Its threads answer an event loop of Orbax's that the first failure has closed: a traceback each.
     """
-    if str(unraisable.exc_value) != "Event loop is closed":
-        report(unraisable)
+    report = sys.unraisablehook
 
+    def hook(unraisable):
+        if str(unraisable.exc_value) != "Event loop is closed":
+            report(unraisable)
 
-def _parse(argv):
-    """Parses the flags; first checks those of the config, which would fail with a traceback."""
-    known = flatten(default_config().to_dict())
-    for i, argument in enumerate(argv):
-        if match := re.fullmatch(r"--?config(?:=(.*))?", argument):
-            _check_file(match[1] if match[1] is not None else "".join(argv[i + 1 : i + 2]))
-        elif match := re.match(r"--?config\.([\w.]+)", argument):
-            check_name(f"--config.{match[1]}", match[1], known)
+    sys.unraisablehook = hook
     try:
-        return flags.FLAGS(argv)
-    except AttributeError as error:  # the config file has no such field of its own
-        raise ConfigError(f"--config: no such field {error}") from error
-    except flags.Error as error:
-        mistake: BaseException = error
-        while isinstance(mistake.__context__, ConfigError):  # raised by the config file itself
-            mistake = mistake.__context__
-        raise ConfigError(mistake) from error
+        yield
+    finally:
+        sys.unraisablehook = report
 
 
-def _check_file(value):
-    name = value.partition(":")[0]
-    if not Path(name).is_file():
-        shipped = ", ".join(sorted(map(str, Path("configs").glob("*.py"))))
-        raise ConfigError(f"--config: no file {name!r}; this folder has {shipped or 'no configs/'}")
+def _reason(error, name):
+    """An exception in words, behind the last line of the file ``name`` that led to it."""
+    lines = [f.lineno for f in traceback.extract_tb(error.__traceback__) if f.filename == name]
+    text = str(error)
+    if isinstance(error, SyntaxError):
+        text = str(error.msg)
+        lines += [error.lineno] if error.filename == name else []
+    line = f", line {lines[-1]}" if lines else ""
+    if found := re.search(r'Key "(.*?)" does not exist', text):  # the answer of a locked config
+        try:
+            check_name(f"config.{found[1]}", found[1], _fields())
+        except ConfigError as mistake:
+            return f"{line}: {mistake}"
+    return f"{line}: {type(error).__name__}: {text}"
+
+
+def _fields():
+    """The dotted names of all fields of a config."""
+    return flatten(default_config().to_dict()).keys()

@@ -6,10 +6,14 @@ python -m experiments.sweep --config=configs/digits.py --workdir=runs/noise --me
 Runs that are done already are not run again.
 """
 
-import ast
 import copy
+import hashlib
+import json
+import re
 import shlex
 import sys
+import urllib.parse
+import zipfile
 from pathlib import Path
 
 import jax
@@ -18,41 +22,55 @@ from absl import flags
 
 from experiments import cli
 from l2rw_jax import reports
-from l2rw_jax.training import ConfigError, check, train_seeds
+from l2rw_jax.reports.table import FIGURES
+from l2rw_jax.training import ConfigError, RunError, check, train_seeds
 from l2rw_jax.training import workdir as files
 from l2rw_jax.training.config import check_name
 
 METHODS = flags.DEFINE_list("methods", ["baseline", "random", "clean_only", "l2rw"], "Methods.")
-SEEDS = flags.DEFINE_integer("seeds", 3, "Number of seeds, from config.seed on.", lower_bound=1)
-SWEEP = flags.DEFINE_string("sweep", None, "A field and its values, as noise.ratio=0.0,0.2,0.4.")
+SEEDS = flags.DEFINE_integer(
+    "seeds", 3, "Number of seeds, from config.seed on.", lower_bound=1, upper_bound=1000
+)
+SWEEP = flags.DEFINE_string(
+    "sweep", None, "A field and its values, as noise.ratio=0.0,0.2,0.4 or boundaries=(10,20),()."
+)
 OUTPUT = flags.DEFINE_string(
     "output", None, "Start of the names of table, JSON and figures; WORKDIR/sweep by default."
 )
 
 
 def main():
-    """Runs what is missing, then reports on everything."""
+    """Runs what is missing, then reports on everything.
+
+    Raises:
+      RunError: some runs ended early; the others are done, and the report tells of both.
+    """
     workdir = Path(str(cli.WORKDIR.value))
     field, values = parse_sweep(SWEEP.value, cli.CONFIG.value)
     runs = expand(
         cli.CONFIG.value, distinct("--methods", METHODS.value), SEEDS.value, field, values
     )
     for config, folder in runs:  # mistakes come to light before any work starts
+        check_files(workdir / folder)
         if files.check_workdir(workdir / folder, config) is None:
             check(config)
     cli.create_folder(output().parent)
     results: list = []
     for start in range(0, len(runs), SEEDS.value):
         seeds = runs[start : start + SEEDS.value]
-        config, _ = seeds[0]
-        for result in train_seeds(config, [workdir / folder for _, folder in seeds]):
-            accuracy = f"test accuracy {result['test_accuracy']:.1%}"
-            print(
-                f"[{len(results) + 1}/{len(runs)}] {runs[len(results)][1]}: {accuracy}", flush=True
-            )
+        trained = train_seeds(seeds[0][0], [workdir / folder for _, folder in seeds])
+        for (config, folder), result in zip(seeds, trained, strict=True):
+            if isinstance(result, RunError):
+                result = {"method": config.method, "seed": config.seed, "ended": str(result)}
+                told = f"ended: {result['ended']}"
+            else:
+                told = f"test accuracy {result['test_accuracy']:.1%}"
             results.append(result | ({field: config_value(config, field)} if field else {}))
+            print(f"[{len(results)}/{len(runs)}] {folder}: {told}", flush=True)
     if jax.process_index() == 0:
         print("\n" + report(results, [folder for _, folder in runs], field))
+    if ended := sum("ended" in result for result in results):
+        raise RunError(f"{ended} of {len(runs)} runs ended early; {output()}.md says why")
 
 
 def parse_sweep(text, config):
@@ -63,22 +81,18 @@ def parse_sweep(text, config):
     """
     if text is None:
         return None, [None]
-    field, _, listed = text.partition("=")
+    field, equals, listed = text.partition("=")
     known = files.flatten(config.to_dict())
     check_name(f"--sweep={field}", field, known)
     if field in ("method", "seed", "replicas"):
         raise ConfigError(
             f"--sweep: got {field}; takes another field: there are --methods and --seeds."
         )
-    values: list = listed.split(",")
-    try:
-        if not isinstance(known[field], str):
-            values = [type(known[field])(ast.literal_eval(value)) for value in values]
-    except (TypeError, ValueError, SyntaxError):
-        raise ConfigError(
-            f"--sweep: got {text!r}; takes FIELD=VALUE,VALUE,... with values like {known[field]!r}."
-        ) from None
-    return field, distinct("--sweep", values)
+    if not equals:
+        raise ConfigError(f"--sweep: got {text!r}; takes FIELD=VALUE,VALUE,...")
+    texts = re.split(r",(?![^(\[]*[)\]])", listed)  # at the commas outside of brackets
+    values = [cli.parse_value(f"--sweep={field}", value, known[field]) for value in texts]
+    return field, distinct(f"--sweep={field}", values)
 
 
 def distinct(flag, values):
@@ -104,9 +118,41 @@ def expand(config, methods, seeds, field, values):
                 folder = f"{method}/seed{seed}"
                 if field:
                     run.update_from_flattened_dict({field: value})
-                    folder = f"{field}={value}/{folder}"
+                    folder = f"{folder_name(f'{field}={value}')}/{folder}"
                 runs.append((run, folder))
     return runs
+
+
+def folder_name(text):
+    """``text`` as the name of one folder, whatever is in it; short, and another for another text.
+
+    >>> folder_name("noise.ratio=0.4"), folder_name("data_dir=../a")
+    ('noise.ratio=0.4', 'data_dir=%2E%2E%2Fa')
+    """
+    name = urllib.parse.quote(text, safe="=,()+ ").replace("..", "%2E%2E")
+    if len(name) > 100:
+        name = f"{name[:80]}-{hashlib.sha256(text.encode()).hexdigest()[:12]}"
+    return name
+
+
+def check_files(folder):
+    """Raises ``RunError`` unless what the report reads of a finished run can be read."""
+    if not (folder / files.RESULT).exists():
+        return
+    try:
+        name = files.RESULT
+        result = json.loads((folder / name).read_text())
+        _ = [result[figure] for figure in (*FIGURES, "method", "seed", "steps_per_second")]
+        name = "metrics.jsonl"
+        files.read_metrics(folder)
+        name = "weights.npz"
+        with np.load(folder / name) as arrays:
+            _ = [arrays[each] for each in ("mean_weight", "count", "corrupted")]
+    except (OSError, ValueError, LookupError, TypeError, EOFError, zipfile.BadZipFile) as error:
+        raise RunError(
+            f"{folder / name} cannot be read ({type(error).__name__}: {error}); remove {folder}, "
+            "and the same command runs it again"
+        ) from None
 
 
 def config_value(config, field):
@@ -118,29 +164,53 @@ def report(results, folders, field):
     """Writes the table, the JSON file and the figures; returns the table."""
     config, workdir = cli.CONFIG.value, Path(str(cli.WORKDIR.value))
     keys = [field, "method"] if field else ["method"]
-    summary = reports.summarize(results, keys)
+    finished = {
+        folder: result
+        for folder, result in zip(folders, results, strict=True)
+        if "ended" not in result
+    }
+    summary = reports.summarize(finished.values(), keys)
     table = reports.markdown_table(summary, keys)
+    for result in results:
+        if "ended" in result:
+            table += "\n" + ended_row(result, keys, table)
     Path(f"{output()}.md").write_text(table + "\n")
     command = shlex.join(["python", "-m", "experiments.sweep", *sys.argv[1:]])
     about = {"command": command, "config": config.to_dict(), **files.environment()}
     files.write_json(
         f"{output()}.json", about | {"keys": keys, "summary": summary, "runs": results}
     )
+    if finished:
+        plot(finished, field, config, workdir)
+    return table
+
+
+def ended_row(result, keys, table):
+    """A row of ``table`` that says why a run ended early."""
+    told = f"ended: seed {result['seed']}: {result['ended']}".replace("|", "\\|")
+    cells = [*(str(result[key]) for key in keys), told]
+    cells += [""] * (table.partition("\n")[0].count("|") - 1 - len(cells))
+    return "| " + " | ".join(cells) + " |"
+
+
+def plot(finished, field, config, workdir):
+    """Draws the figures of the finished runs, ``{folder: result}``."""
     title = f"{config.dataset}, {config.model}"
     if config.noise.kind != "none" and field != "noise.ratio":
         title += f", {config.noise.kind} noise {config.noise.ratio:.0%}"
     if field:
         points: dict = {}
-        for result in results:
+        for result in finished.values():
             method = points.setdefault(result["method"], {})
-            method.setdefault(result[field], []).append(result["test_accuracy"])
+            value = result[field] if isinstance(result[field], int | float) else str(result[field])
+            method.setdefault(value, []).append(result["test_accuracy"])
         reports.plot_sweep(points, f"{output()}-{field}.png", xlabel=field, title=title)
-        return table
+        return
     curves: dict = {}
-    for result, folder in zip(results, folders, strict=True):
+    for folder, result in finished.items():
         curves.setdefault(result["method"], []).append(files.read_metrics(workdir / folder))
     reports.plot_curves(curves, f"{output()}-accuracy.png", title=title)
-    weighted = [folder for folder in folders if folder.startswith("l2rw/")]
+    weighted = [folder for folder in finished if folder.startswith("l2rw/")]
     if weighted:
         arrays = [np.load(workdir / folder / "weights.npz") for folder in weighted]
         drawn = np.concatenate([a["count"] for a in arrays]) > 0
@@ -150,7 +220,6 @@ def report(results, folders, field):
         reports.plot_weights(
             weights, corrupted, f"{output()}-weights.png", title=f"l2rw on {title}"
         )
-    return table
 
 
 if __name__ == "__main__":

@@ -106,6 +106,7 @@ def test_without_its_peer_a_process_ends_and_both_go_on_bit_for_bit(tmp_path):
     started = time.monotonic()
     _, errors = processes[0].communicate(timeout=120)
     assert processes[0].returncode != 0 and time.monotonic() - started < 60, errors[-3000:]
+    assert errors.splitlines()[-1].startswith("error: ") and "goes on" in errors.splitlines()[-1]
     assert not (tmp_path / "stopped/result.json").exists()
     _finish(*_start_two(tmp_path / "stopped", **fields))
     _assert_same(_outcome(tmp_path / "stopped"), _outcome(tmp_path / "whole"), 0)
@@ -113,9 +114,34 @@ def test_without_its_peer_a_process_ends_and_both_go_on_bit_for_bit(tmp_path):
 
 def test_a_cluster_that_is_not_there_is_one_line(tmp_path):
     common = ["--config=configs/digits.py", f"--workdir={tmp_path / 'x'}"]
-    starts = [[*common, "--process_id=1"], [*common, "--distributed"]]
-    missing, unknown = forked.run("train", starts, tmp_path / "done")
-    assert missing[0] == unknown[0] == 2
-    assert "--coordinator: missing beside --process_id" in missing[2]
-    assert "--distributed: no cluster that JAX knows" in unknown[2]
+    with socket.create_server(("", 0)) as taken:
+        coordinator = f"--coordinator=localhost:{taken.getsockname()[1]}"
+        first = [coordinator, "--num_processes=2", "--process_id=0"]
+        starts = [["--process_id=1"], ["--distributed"], first]
+        done = forked.run("train", [common + start for start in starts], tmp_path / "done")
+    messages = (
+        "--coordinator: missing beside --process_id",
+        "--distributed: no cluster that JAX knows",
+        "cannot be had here (Address already in use)",
+    )
+    for (status, _, errors), message in zip(done, messages, strict=True):
+        assert status == 2 and message in errors and len(errors.splitlines()) == 1, errors
+    assert not (tmp_path / "x").exists()
+
+
+@pytest.mark.parametrize("process_id", [0, 1])
+def test_where_nobody_comes_a_process_ends_in_one_line(process_id, tmp_path):
+    program = (
+        "from experiments import cli, processes, train; processes.PATIENCE = 1; cli.run(train.main)"
+    )
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        coordinator = f"--coordinator=127.0.0.1:{free.getsockname()[1]}"
+    flags = ["--config=configs/digits.py", f"--workdir={tmp_path}/x", coordinator]
+    flags += ["--num_processes=2", f"--process_id={process_id}"]
+    done = subprocess.run(
+        [sys.executable, "-c", program, *flags], cwd=ROOT, capture_output=True, text=True
+    )
+    assert done.returncode == 2
+    assert len(done.stderr.splitlines()) == 1 and coordinator in done.stderr, done.stderr
     assert not (tmp_path / "x").exists()

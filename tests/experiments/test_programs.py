@@ -7,12 +7,14 @@ import subprocess
 import sys
 from pathlib import Path
 
-import forked
 import pytest
+from programs import run_program
 
-from l2rw_jax.training import check, validate
+from experiments import sweep
+from l2rw_jax.training import RunError, check, train_seeds, validate
 
 ROOT = Path(__file__).parents[2]
+SMOKE = ["--config=configs/digits.py:smoke", "--config.model=mlp-16"]
 CONFIGS = sorted(path.stem for path in (ROOT / "configs").glob("*.py"))
 
 
@@ -51,11 +53,10 @@ def test_every_config_is_valid_and_says_its_command(name):
 
 
 def test_a_sweep_reports_and_does_not_repeat_itself(tmp_path):
-    arguments = [f"--workdir={tmp_path}", "--config=configs/digits.py:smoke", "--seeds=2"]
-    arguments += ["--methods=baseline,l2rw"]
-    done = _run("sweep", *arguments)
-    assert done.returncode == 0, done.stderr
-    assert "| baseline |" in done.stdout and "| l2rw |" in done.stdout
+    arguments = [*SMOKE, f"--workdir={tmp_path}", "--seeds=2", "--methods=baseline,l2rw"]
+    done = run_program("sweep", arguments)
+    assert done.status == 0, done.errors
+    assert "| baseline |" in done.out and "| l2rw |" in done.out
     report = json.loads((tmp_path / "sweep.json").read_text())
     assert len(report["runs"]) == 4
     assert [row["seeds"] for row in report["summary"]] == [2, 2]
@@ -63,23 +64,79 @@ def test_a_sweep_reports_and_does_not_repeat_itself(tmp_path):
     for figure in ("accuracy", "weights"):
         assert (tmp_path / f"sweep-{figure}.png").stat().st_size > 10_000
     stamp = (tmp_path / "l2rw/seed1/result.json").stat().st_mtime_ns
-    assert _run("sweep", *arguments).stdout == done.stdout
+    assert run_program("sweep", arguments).out == done.out
     assert (tmp_path / "l2rw/seed1/result.json").stat().st_mtime_ns == stamp
 
 
 def test_a_sweep_over_a_field(tmp_path):
-    arguments = ["--config=configs/digits.py:smoke", "--seeds=1", "--methods=baseline"]
     done = _run(
         "sweep",
-        f"--workdir={tmp_path}/runs",
-        "--sweep=noise.ratio=0.0,0.4",
-        *arguments,
-        f"--output={tmp_path}/out/noise",
+        *SMOKE,
+        *("--seeds=1", "--methods=baseline", f"--workdir={tmp_path}/runs"),
+        *("--sweep=noise.ratio=0.0,0.4", f"--output={tmp_path}/out/noise"),
     )
     assert done.returncode == 0, done.stderr
     assert "| 0.0 | baseline |" in done.stdout and "| 0.4 | baseline |" in done.stdout
     assert (tmp_path / "out/noise-noise.ratio.png").exists()
     assert (tmp_path / "runs/noise.ratio=0.4/baseline/seed0/result.json").exists()
+
+
+def test_a_sweep_over_a_tuple_and_a_text(tmp_path):
+    values = "boundaries=(10,20),()", "optimizer=sgd(momentum=0.9,nesterov=True),sgd"
+    for value in values:
+        arguments = [*SMOKE, "--seeds=1", "--methods=baseline", f"--workdir={tmp_path}"]
+        done = run_program("sweep", [*arguments, f"--sweep={value}"])
+        assert done.status == 0, done.errors
+        report = json.loads((tmp_path / "sweep.json").read_text())
+        assert len(report["summary"]) == 2
+    assert (tmp_path / "boundaries=(10, 20)/baseline/seed0/result.json").exists()
+    assert (tmp_path / "sweep-optimizer.png").exists()
+
+
+def test_a_run_that_ends_is_a_row_and_the_others_are_done(tmp_path, monkeypatch):
+    def train_each(config, folders):
+        try:
+            return train_seeds(config, folders)
+        except RunError as error:
+            return [error]
+
+    monkeypatch.setattr(sweep, "train_seeds", train_each)
+    arguments = [*SMOKE, f"--workdir={tmp_path}", "--methods=baseline,l2rw", "--seeds=1"]
+    done = run_program("sweep", [*arguments, "--sweep=learning_rate=0.1,1e30"])
+    assert done.status == 1
+    assert done.errors == f"error: 2 of 4 runs ended early; {tmp_path}/sweep.md says why\n"
+    table = (tmp_path / "sweep.md").read_text()
+    assert table in done.out
+    rows = [line.split(" | ") for line in table.splitlines()]
+    assert len({len(row) for row in rows[2:]}) == 1
+    assert [row[:2] for row in rows[2:4]] == [["| 0.1", "baseline"], ["| 0.1", "l2rw"]]
+    for method, row in zip(("baseline", "l2rw"), rows[4:], strict=True):
+        assert row[:2] == ["| 1e+30", method]
+        assert row[2].startswith("ended: seed 0: ") and "step 2: the loss" in row[2]
+    report = json.loads((tmp_path / "sweep.json").read_text())
+    assert [row["seeds"] for row in report["summary"]] == [1, 1]
+    assert ["ended" in run for run in report["runs"]] == [False, False, True, True]
+    assert "step 2: the loss" in report["runs"][3]["ended"]
+
+
+def test_a_report_without_a_finished_run(tmp_path, monkeypatch):
+    ended = RunError("step 7: a | b")
+    monkeypatch.setattr(sweep, "train_seeds", lambda config, folders: [ended for _ in folders])
+    arguments = [*SMOKE, f"--workdir={tmp_path}/runs", "--methods=l2rw", "--seeds=2"]
+    done = run_program("sweep", arguments)
+    assert done.status == 1 and "2 of 2 runs ended early" in done.errors
+    assert "| l2rw | ended: seed 1: step 7: a \\| b |" in done.out
+    assert {path.name for path in (tmp_path / "runs").iterdir()} == {"sweep.md", "sweep.json"}
+
+
+@pytest.mark.parametrize(
+    "value", ["a/../../../X", "..", "a\0b", "x" * 5000, "é/" * 100, "gs://a/b", "%2E"]
+)
+def test_a_swept_value_makes_one_safe_folder(value):
+    name = sweep.folder_name(f"data_dir={value}")
+    assert len(name) <= 100 and name.isprintable() and name.isascii()
+    assert "/" not in name and ".." not in name
+    assert name != sweep.folder_name(f"data_dir={value}.")
 
 
 MISTAKES = {
@@ -94,12 +151,13 @@ MISTAKES = {
             ["--config=configs/cifar100_uniform.py"],
             "tfds build cifar100 --file_format=array_record",
         ),
+        (["--config=configs/digits.py", "config.steps=20"], "write --config.steps=20"),
     ],
     "sweep": [
         (["--config=configs/digits.py", "--methods=baseline,l2wr"], "config.method: got 'l2wr'"),
         (
-            ["--config=configs/digits.py", "--sweep=noise.ratio=a,b"],
-            "--sweep: got 'noise.ratio=a,b'; takes FIELD=VALUE,VALUE",
+            ["--config=configs/digits.py", "--sweep=noise.ratio=0.1,a"],
+            "--sweep=noise.ratio: got 'a'; takes a finite number",
         ),
         (["--config=configs/digits.py", "--sweep=model=mlp-16,mpl-16"], "config.model=mpl-16"),
         (
@@ -110,13 +168,15 @@ MISTAKES = {
 }
 
 
-@pytest.mark.parametrize("program", MISTAKES)
-def test_a_mistake_is_one_line_and_leaves_nothing(program, tmp_path):
-    workdir = tmp_path / "run"
-    starts = [[*arguments, f"--workdir={workdir}"] for arguments, _ in MISTAKES[program]]
-    done = forked.run(program, starts, tmp_path / "done", L2RW_DATA_DIR=str(tmp_path))
-    for (status, _, errors), (arguments, message) in zip(done, MISTAKES[program], strict=True):
-        assert status == 2, arguments
-        assert message in errors
-        assert len(errors.splitlines()) == 1, errors
-    assert not workdir.exists()
+@pytest.mark.parametrize(
+    ("program", "arguments", "message"),
+    [(program, *mistake) for program, mistakes in MISTAKES.items() for mistake in mistakes],
+)
+def test_a_mistake_is_one_line_and_leaves_nothing(
+    program, arguments, message, tmp_path, monkeypatch
+):
+    monkeypatch.setenv("L2RW_DATA_DIR", str(tmp_path))
+    done = run_program(program, [*arguments, f"--workdir={tmp_path}/run"])
+    assert done.status == 2 and message in done.errors
+    assert len(done.errors.splitlines()) == 1, done.errors
+    assert not list(tmp_path.iterdir())

@@ -1,0 +1,409 @@
+"""Wrong uses, generated: each is refused in one line that names what is wrong; nothing is written.
+
+Of every field of a config there are cases by its type, so that a new field is covered by itself.
+"""
+
+import shutil
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from programs import run_program
+
+from experiments import sweep, train
+from l2rw_jax import data, example_weights
+from l2rw_jax.methods import get_method
+from l2rw_jax.models import create_model
+from l2rw_jax.training import ConfigError, check, default_config
+from l2rw_jax.training.workdir import flatten
+
+NAN, INF = float("nan"), float("inf")
+FIELDS = flatten(default_config().to_dict())
+TYPE = {field: type(default) for field, default in FIELDS.items()}
+CONFIG = "--config=configs/digits.py"
+SMOKE = [f"{CONFIG}:smoke", "--config.model=mlp-16"]
+
+
+def _files(folder):
+    return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def _assert_refused(done, word):
+    assert done.status in (1, 2), done
+    assert word in done.errors, done.errors
+    assert len(done.errors.splitlines()) == 1 and done.errors.startswith("error: "), done.errors
+    assert not done.out
+
+
+# Flags ---------------------------------------------------------------------------------------
+
+TEXTS = {  # that no field of the type takes
+    bool: ["7", "maybe", "", "1.0"],
+    int: ["abc", "1.5", "1e3", "nan", "", "true", "(1,)"],
+    float: ["abc", "", "true", "1,5", "(1.0,)"],
+    tuple: ["abc", "1.5", "(1,", "{}", "", "None", "10;20", "(" * 5000, "-" * 5000],
+    str: [],
+}
+SWEPT = TEXTS | {
+    bool: ["7", "maybe", "", "true,7"],
+    float: ["abc", "", "true", "(1.0,)", "nan", "inf", "-inf", "1e999", "0.1,0.1"],
+    int: [*TEXTS[int], "50.9", "10,10"],
+    str: ["x,x"],
+}
+FLAGS = [
+    *(
+        (f"--config.{field}={text}", field)
+        for field in FIELDS
+        for text in TEXTS[type(FIELDS[field])]
+    ),
+    *(
+        (f"--sweep={field}={text}", field)
+        for field in FIELDS
+        for text in SWEPT[type(FIELDS[field])]
+    ),
+    *((f"--config.{field}x=1", f"{field}x") for field in FIELDS),
+    *((f"--sweep={field}x=1", f"{field}x") for field in FIELDS),
+    ("--sweep=steps", "--sweep"),
+    ("config.steps=20", "--config.steps=20"),
+    ("steps=20", "--steps=20"),
+    ("--noconfig.steps", "config.steps"),
+    ("--noconfig.flip=3", "--noconfig.flip"),
+    ("--config.=1", "--config."),
+    ("--config.classes[0]=1", "--config.classes[0]"),
+    ("--config.noise=3", "--config.noise"),
+    ("--config.noise.kind.x=3", "--config.noise.kind.x"),
+    ("--config=configs/digits.py", "--config"),
+    ("--config.steps", "--config.steps"),
+    ("--sweep=", "--sweep"),
+    ("--sweep==", "--sweep="),
+    ("--sweep=noise=1", "--sweep=noise"),
+    ("--methods=", "--methods"),
+    ("--methods=l2rw,l2rw", "--methods"),
+    ("--methods=l2rv", "config.method"),
+    ("--seeds=0", "--seeds"),
+    ("--seeds=1001", "--seeds"),
+    ("--seeds=2.5", "--seeds"),
+    ("--workdir=", "--workdir"),
+    ("--workdir= ", "--workdir"),
+    ("--workdir=gs://bucket/run", "--workdir"),
+    ("--workdir=s3://bucket/run", "--workdir"),
+    ("--workdir=http://host/run", "--workdir"),
+    ("--workdir=" + "w" * 300, "--workdir"),
+    ("--workdir=a\0b", "--workdir"),
+    ("--workdir=/etc/passwd/run", "--workdir"),
+    ("--output=", "--output"),
+    ("--output=gs://bucket/out", "--output"),
+    ("--flagfile=nope", "nope"),
+    ("--flagfile=/etc/passwd", "root:"),
+    ("--flagfile=/bin/sh", "--flagfile"),
+    ("--undefok=a", "--undefok"),
+    ("--nonsense=1", "nonsense"),
+    ("-", "'-'"),
+    ("false", "'false'"),
+    ("\N{EM DASH}seeds=3", "--seeds=3"),
+    ("--process_id=1", "--coordinator"),
+    ("--process_id=-1", "--process_id"),
+    ("--num_processes=0", "--num_processes"),
+    ("--coordinator=", "--coordinator"),
+]
+
+
+@pytest.fixture
+def untrained(monkeypatch):
+    """What is not refused fails at once, in place of training."""
+    monkeypatch.setattr(train, "train_and_evaluate", None)
+    monkeypatch.setattr(sweep, "train_seeds", None)
+
+
+@pytest.mark.usefixtures("untrained")
+@pytest.mark.parametrize(("flag", "word"), FLAGS, ids=[repr(flag[:50]) for flag, _ in FLAGS])
+def test_a_wrong_flag(flag, word, tmp_path):
+    _assert_refused(run_program("sweep", [CONFIG, f"--workdir={tmp_path}/run", flag]), word)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("flag", ["--config", "--workdir"])
+def test_a_missing_flag(flag, tmp_path):
+    given = [each for each in (CONFIG, f"--workdir={tmp_path}/run") if not each.startswith(flag)]
+    _assert_refused(run_program("train", given), flag)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    "address",
+    ["localhost", ":1234", "localhost:", "localhost:0", "localhost:65536", "a b:1", "http://a:1"],
+)
+def test_a_wrong_coordinator(address, tmp_path):
+    flags = [f"--coordinator={address}", "--num_processes=2", "--process_id=1"]
+    done = run_program("train", [CONFIG, f"--workdir={tmp_path}/run", *flags])
+    _assert_refused(done, "--coordinator")
+    flags[0], flags[2] = "--coordinator=localhost:1234", "--process_id=2"
+    done = run_program("train", [CONFIG, f"--workdir={tmp_path}/run", *flags])
+    _assert_refused(done, "--process_id")
+    assert not list(tmp_path.iterdir())
+
+
+# Config files --------------------------------------------------------------------------------
+
+BEGIN = """from l2rw_jax.training import default_config
+def get_config():
+    config = default_config()
+"""
+LOCKED = BEGIN + "    config.lock()\n"
+CONFIG_FILES = {
+    "": "no get_config",
+    "get_config = 3": "TypeError",
+    "def get_config(:": "line 1: SyntaxError",
+    "\n\n1 / 0": "line 3: ZeroDivisionError",
+    "import nope": "line 1: ModuleNotFoundError",
+    "open('nope')": "line 1: FileNotFoundError",
+    "import sys\nsys.exit(0)": "line 2: SystemExit",
+    "x = (\n": "line 1: SyntaxError",
+    "a = 1\0": "SyntaxError",
+    "a = '\xff'": "line 1: SyntaxError",
+    "def get_config(): pass": "None",
+    "def get_config(): return 3": "3",
+    "def get_config(): return {}": "{}",
+    "def get_config():\n  return get_config()": "line 2: RecursionError",
+    "def get_config():\n  raise MemoryError": "line 2: MemoryError",
+    "def get_config(a, b): return a": "get_config()",
+    "from ml_collections import ConfigDict\ndef get_config(): return ConfigDict()": "no field",
+    LOCKED + "    config.stps = 1": "line 5: config.stps: no such field; did you mean 'steps'?",
+    LOCKED + "    config['stps'] = 1": "line 5: config.stps: no such field; did you mean 'steps'?",
+    LOCKED + "    config.noise.ration = 1": "did you mean 'noise.ratio'?",
+    LOCKED + "    config.noise = 1": "line 5: TypeError",
+    LOCKED + "    config.steps = 'a'": "line 5: TypeError",
+    LOCKED + "    del config.steps\n    return config": "line 5",
+    BEGIN + "    config.stps = 1\n    return config": "config.stps",
+}
+
+
+@pytest.mark.parametrize("text", CONFIG_FILES, ids=[repr(text[-40:]) for text in CONFIG_FILES])
+def test_a_wrong_config_file(text, tmp_path):
+    path = tmp_path / "wrong.py"
+    path.write_bytes(text.encode("latin-1"))
+    before = _files(tmp_path)
+    done = run_program("train", [f"--config={path}", f"--workdir={tmp_path}/run"])
+    _assert_refused(done, CONFIG_FILES[text])
+    assert str(path) in done.errors or "config.stps" in done.errors
+    assert _files(tmp_path) == before and not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    "name", ["nope.py", "configs", "/dev/null", "", ":smoke", "configs/digits.py:smoek"]
+)
+def test_no_such_config(name, tmp_path):
+    done = run_program("train", [f"--config={name}", f"--workdir={tmp_path}/run"])
+    _assert_refused(done, "config")
+    assert not list(tmp_path.iterdir())
+
+
+# Files of runs -------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """A sweep of one run, done."""
+    workdir = tmp_path_factory.mktemp("finished") / "sweep"
+    done = run_program("sweep", [*SMOKE, f"--workdir={workdir}", "--methods=l2rw", "--seeds=1"])
+    assert done.status == 0, done.errors
+    return workdir
+
+
+DAMAGE = {
+    "result.json": [b"", b"{", b"[]", b"3", b"{}", b"\xff", b"null"],
+    "metrics.jsonl": [b"{", b"\xff\n"],
+    "weights.npz": [b"", b"PK", b"\xff" * 100],
+    "config.json": [b"", b"{", b"[]", b"3", b"{}", b"\xff", b'{"steps": 3}'],
+}
+
+
+@pytest.mark.parametrize(
+    ("program", "name", "content"),
+    [
+        (program, name, content)
+        for program, names in (("sweep", DAMAGE), ("train", ("config.json", "result.json")))
+        for name in names
+        for content in DAMAGE[name]
+    ],
+)
+def test_a_damaged_file(program, name, content, finished, tmp_path):
+    workdir = shutil.copytree(finished, tmp_path / "sweep")
+    run = workdir / "l2rw/seed0"
+    (run / name).write_bytes(content)
+    before = _files(workdir)
+    if program == "sweep":
+        arguments = [f"--workdir={workdir}", "--methods=l2rw", "--seeds=1"]
+    else:
+        arguments = [f"--workdir={run}"]
+    done = run_program(program, [*SMOKE, *arguments])
+    _assert_refused(done, str(run if name == "config.json" else run / name))
+    assert "remove" in done.errors
+    assert _files(workdir) == before
+
+
+# The library's configs -----------------------------------------------------------------------
+
+WRONG = {
+    int: [NAN, INF, -1, "1", None, True, 1.5, 1.0, [1], 10**30],
+    float: [NAN, INF, -INF, -1, "0.1", None, [0.1], 1e300],
+    bool: [1, 0, 0.0, "true", None, 2],
+    str: [None, 3, True, b"x", ("x",)],
+    tuple: [None, 3, "10", (1.5,), (-1,), ("a",), (True,), (None,), (NAN,), (10**30,)],
+}
+SIGNED = ("low", "high")  # what black and white become
+FREE = ("data_dir",)  # any text
+
+
+def _wrong_values(field):
+    default = FIELDS[field]
+    values = list(WRONG[TYPE[field]])
+    if isinstance(default, str) and field not in FREE:
+        values += [each for each in (default + "x", default.upper(), "", "é\n") if each != default]
+    return [value for value in values if not (field in SIGNED and value == -1)]
+
+
+SETS = [
+    *(({field: value}, field) for field in FIELDS for value in _wrong_values(field)),
+    ({"low": 1.0, "high": 1.0}, "low"),
+    ({"replicas": 1001}, "replicas"),
+    ({"pad": 100}, "pad"),
+    ({"model": "mlp-0"}, "model"),
+    ({"model": "mlp-" + "9" * 30}, "model"),
+    ({"model": "mlp-"}, "model"),
+    ({"model": "mlp--5"}, "model"),
+    ({"boundaries": (10, 10)}, "boundaries"),
+    ({"boundaries": (20, 10)}, "boundaries"),
+    ({"classes": (3,)}, "classes"),
+    ({"classes": (3, 3)}, "classes"),
+    ({"classes": (3, 10)}, "classes"),
+    ({"optimizer": "adam(b1=2)"}, "optimizer"),
+    ({"optimizer": "adamw(mask='x')"}, "optimizer"),
+    ({"optimizer": "sgd(momentum=0.9,momentum=0.8)"}, "optimizer"),
+    ({"optimizer": "sgd(momentum=nan)"}, "optimizer"),
+    ({"optimizer": "-" * 5000}, "optimizer"),
+    ({"optimizer": "sgd(" * 500}, "optimizer"),
+    ({"optimizer": "__import__('os')"}, "optimizer"),
+    ({"micro_batches": 3}, "micro_batches"),
+    ({"noise.kind": "background", "noise.ratio": 0.1, "noise.background": -1}, "noise.background"),
+    ({"noise.kind": "background", "noise.ratio": 0.1, "noise.background": 10}, "noise.background"),
+    ({"imbalance.kind": "majority", "imbalance.total": 10**9}, "imbalance.total"),
+    ({"imbalance.kind": "majority", "imbalance.total": 0}, "imbalance.total"),
+    ({"noise.kind": "none", "noise.ratio": 0.1}, "noise.ratio"),
+    ({"clean_batch_size": 200}, "clean_batch_size"),
+    ({"batch_size": 10_000}, "batch_size"),
+    ({"clean_size": 10_000}, "clean_size"),
+    ({"val_size": 10_000}, "val_size"),
+    ({"steps": 150}, "steps"),
+    ({"eval_every": 150}, "eval_every"),
+    ({"checkpoint_every": 150}, "checkpoint_every"),
+    ({"replicas": 2, "stream": True}, "replicas"),
+    ({"dropout": 0.5}, "dropout"),
+    ({"remat": True}, "remat"),
+    ({"seed": 2**32}, "seed"),
+]
+
+
+def _id(case):
+    return "-".join(f"{name}={value!r}"[:40] for name, value in case[0].items())
+
+
+@pytest.mark.parametrize(("values", "word"), SETS, ids=map(_id, SETS))
+def test_a_wrong_config(values, word):
+    config = default_config().unlock()
+    with config.ignore_type():
+        for field, value in values.items():
+            section, _, name = field.rpartition(".")
+            holder = config[section] if section else config
+            with holder.ignore_type():
+                holder[name] = value
+    with pytest.raises(ConfigError) as error:
+        check(config)
+    message = str(error.value)
+    assert word in message
+    assert len(message.splitlines()) == 1
+
+
+# Arrays --------------------------------------------------------------------------------------
+
+LABELS = np.arange(100, dtype=np.int32) % 5
+IMAGES = jnp.zeros((4, 8, 8, 1), jnp.uint8)
+ARRAYS = {
+    "labels": [LABELS / 1.0, LABELS[None], LABELS - 1, LABELS * 100, None, "abc", LABELS > 2],
+    "ratio": [NAN, INF, -0.1, 1.5, "0.3", None],
+    "share": [NAN, INF, -0.1, 1.0, "0.3", None],
+    "num_classes": [1, 0, -1, 2.5, None, NAN, "5"],
+    "background": [-1, 5, 1.5, None, "0"],
+    "total": [0, -1, 10**9, 1.5, None, NAN],
+    "majority": [-1, 99, None],
+    "clean_size": [-1, 100, 10**9, 1.5, None, NAN],
+    "val_size": [-1, 100, 10**9, 1.5, None, NAN],
+    "seed": [-1, 1.5, "a"],
+    "images": [np.zeros((8, 8), np.uint8), np.zeros((4, 8, 8, 1), np.float32), None],
+    "pad": [-1, 1.5, None],
+    "size": [-1, 9, 1.5, None],
+    "scores": [np.zeros((2, 2), np.float32), np.zeros(0, np.float32), np.arange(3), np.float32(1)],
+    "min_weight": [-1.0, NAN, INF, "0", [0.0, 0.0]],
+    "groups": [[0, 1], [0.0, 1.0, 0.0], [0, 1, -1], None, [[0, 1, 0]]],
+    "num_groups": [0, -1, 1.5],
+    "axis_name": ["nowhere"],
+    "name": ["", "L2RW", "mpl-16", "mlp-0", "digitsx", "/", None, 3],
+    "dtype": ["float8", "int32", None, "x"],
+    "dropout": [-0.1, 1.0, NAN],
+    "image_shape": [(8, 8), (0, 8, 1), (8, 8, 1, 1)],
+}
+draw = {"labels": LABELS, "seed": 0}
+CALLS = [
+    (data.uniform_flip, draw | {"ratio": 0.3, "num_classes": 5}),
+    (data.background_flip, draw | {"ratio": 0.3, "num_classes": 5, "background": 0}),
+    (data.majority_subset, draw | {"share": 0.5, "majority": 0, "total": 20}),
+    (data.long_tail_subset, draw | {"ratio": 0.3, "num_classes": 5}),
+    (data.split, draw | {"clean_size": 10, "val_size": 10, "num_classes": 5}),
+    (data.augment, {"key": jax.random.key(0), "images": IMAGES, "pad": 1}),
+    (data.to_float, {"images": IMAGES}),
+    (data.sample_without_replacement, {"key": jax.random.key(0), "n": 8, "size": 4}),
+    (data.load, {"name": "digits"}),
+    (get_method, {"name": "l2rw"}),
+    (
+        example_weights,
+        {
+            "scores": np.ones(3, np.float32),
+            "min_weight": 0.0,
+            "groups": [0, 1, 0],
+            "num_groups": 2,
+            "axis_name": None,
+        },
+    ),
+    (
+        create_model,
+        {
+            "name": "mlp-16",
+            "num_classes": 5,
+            "image_shape": (8, 8, 1),
+            "dtype": "float32",
+            "dropout": 0.0,
+        },
+    ),
+]
+RIGHT = {(data.to_float, "images", 0), (data.augment, "images", 1), (create_model, "dtype", 2)}
+WRONG_CALLS = [
+    (function, arguments, name, i)
+    for function, arguments in CALLS
+    for name in arguments
+    for i in range(len(ARRAYS.get(name, [])))
+    if (function, name, i) not in RIGHT
+]
+
+
+@pytest.mark.parametrize(
+    ("function", "arguments", "name", "i"),
+    WRONG_CALLS,
+    ids=[f"{f.__name__}-{name}-{i}" for f, _, name, i in WRONG_CALLS],
+)
+def test_a_wrong_argument(function, arguments, name, i):
+    with pytest.raises((ValueError, TypeError)) as error:
+        function(**arguments | {name: ARRAYS[name][i]})
+    message = str(error.value)
+    assert ("method" if function is get_method else name) in message
+    assert len(message.splitlines()) == 1
