@@ -8,12 +8,10 @@ Runs that are done already are not run again.
 
 import copy
 import hashlib
-import json
 import re
 import shlex
 import sys
 import urllib.parse
-import zipfile
 from pathlib import Path
 
 import jax
@@ -22,8 +20,7 @@ from absl import flags
 
 from experiments import cli
 from l2rw_jax import reports
-from l2rw_jax.reports.table import FIGURES
-from l2rw_jax.training import ConfigError, RunError, check, train_seeds
+from l2rw_jax.training import ConfigError, Ended, RunError, resolve, train_seeds, validate
 from l2rw_jax.training import workdir as files
 from l2rw_jax.training.config import check_name
 
@@ -51,9 +48,13 @@ def main():
         cli.CONFIG.value, distinct("--methods", METHODS.value), SEEDS.value, field, values
     )
     for config, folder in runs:  # mistakes come to light before any work starts
-        check_files(workdir / folder)
-        if files.check_workdir(workdir / folder, config) is None:
-            check(config)
+        try:
+            if files.check_workdir(workdir / folder, validate(config)) is None:
+                resolve(config)
+            else:
+                files.read_weights(workdir / folder)
+        except Ended:
+            pass  # a row of the table
     cli.create_folder(output().parent)
     results: list = []
     for start in range(0, len(runs), SEEDS.value):
@@ -135,26 +136,6 @@ def folder_name(text):
     return name
 
 
-def check_files(folder):
-    """Raises ``RunError`` unless what the report reads of a finished run can be read."""
-    if not (folder / files.RESULT).exists():
-        return
-    try:
-        name = files.RESULT
-        result = json.loads((folder / name).read_text())
-        _ = [result[figure] for figure in (*FIGURES, "method", "seed", "steps_per_second")]
-        name = "metrics.jsonl"
-        files.read_metrics(folder)
-        name = "weights.npz"
-        with np.load(folder / name) as arrays:
-            _ = [arrays[each] for each in ("mean_weight", "count", "corrupted")]
-    except (OSError, ValueError, LookupError, TypeError, EOFError, zipfile.BadZipFile) as error:
-        raise RunError(
-            f"{folder / name} cannot be read ({type(error).__name__}: {error}); remove {folder}, "
-            "and the same command runs it again"
-        ) from None
-
-
 def config_value(config, field):
     """The value of a field by its dotted name."""
     return files.flatten(config.to_dict())[field]
@@ -212,7 +193,7 @@ def plot(finished, field, config, workdir):
     reports.plot_curves(curves, f"{output()}-accuracy.png", title=title)
     weighted = [folder for folder in finished if folder.startswith("l2rw/")]
     if weighted:
-        arrays = [np.load(workdir / folder / "weights.npz") for folder in weighted]
+        arrays = [files.read_weights(workdir / folder) for folder in weighted]
         drawn = np.concatenate([a["count"] for a in arrays]) > 0
         weights = np.concatenate([a["mean_weight"] for a in arrays])[drawn] * config.batch_size
         corrupted = np.concatenate([a["corrupted"] for a in arrays])[drawn]

@@ -15,7 +15,7 @@ from experiments import sweep, train
 from l2rw_jax import data, example_weights
 from l2rw_jax.methods import get_method
 from l2rw_jax.models import create_model
-from l2rw_jax.training import ConfigError, check, default_config
+from l2rw_jax.training import ConfigError, default_config, resolve
 from l2rw_jax.training.workdir import flatten
 
 NAN, INF = float("nan"), float("inf")
@@ -213,7 +213,6 @@ def finished(tmp_path_factory):
 
 DAMAGE = {
     "result.json": [b"", b"{", b"[]", b"3", b"{}", b"\xff", b"null"],
-    "metrics.jsonl": [b"{", b"\xff\n"],
     "weights.npz": [b"", b"PK", b"\xff" * 100],
     "config.json": [b"", b"{", b"[]", b"3", b"{}", b"\xff", b'{"steps": 3}'],
 }
@@ -319,7 +318,7 @@ def test_a_wrong_config(values, word):
             with holder.ignore_type():
                 holder[name] = value
     with pytest.raises(ConfigError) as error:
-        check(config)
+        resolve(config)
     message = str(error.value)
     assert word in message
     assert len(message.splitlines()) == 1
@@ -386,7 +385,10 @@ CALLS = [
         },
     ),
 ]
-RIGHT = {(data.to_float, "images", 0), (data.augment, "images", 1), (create_model, "dtype", 2)}
+RIGHT = {
+    *((data.to_float, "images", 0), (data.augment, "images", 1), (create_model, "dtype", 2)),
+    (data.majority_subset, "labels", 3),  # any classes
+}
 WRONG_CALLS = [
     (function, arguments, name, i)
     for function, arguments in CALLS

@@ -106,8 +106,13 @@ def majority_subset(
     others = [int(label) for label in np.unique(labels) if label != majority]
     if not others:
         raise ValueError(f"labels hold no class but majority={majority}: give at least two classes")
+    count, members = round(share * total), int(np.sum(labels == majority))
+    if count > members:
+        raise ValueError(
+            f"total is {total}: the majority={majority} has {members} examples but {count} are "
+            "needed: give a smaller total"
+        )
     rng = np.random.default_rng(check_seed(seed))
-    count = round(share * total)
     rest = spread(rng, total - count, len(others))
     counts = {majority: count, **dict(zip(others, rest.tolist(), strict=True))}
     return draw_per_class(rng, labels, counts)

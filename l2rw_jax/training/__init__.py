@@ -4,7 +4,7 @@ from l2rw_jax import _extras
 
 _extras.require("train", *_extras.TRAIN)
 
-from l2rw_jax.training.config import ConfigError, RunError, default_config, validate
+from l2rw_jax.training.config import ConfigError, Ended, RunError, default_config, validate
 from l2rw_jax.training.interrupt import Stopped
 from l2rw_jax.training.loop import train_and_evaluate
 from l2rw_jax.training.replicas import train_seeds
@@ -12,6 +12,7 @@ from l2rw_jax.training.resolve import resolve
 
 __all__ = [
     "ConfigError",
+    "Ended",
     "RunError",
     "Stopped",
     "default_config",

@@ -1,7 +1,6 @@
 """The fields of a run, their defaults and their checks."""
 
 import difflib
-import math
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
@@ -36,6 +35,10 @@ _TYPES = {
 
 class RunError(RuntimeError):
     """A run that cannot go on: one line for the user; what was saved before is kept."""
+
+
+class Ended(RunError):  # noqa: N818 - no error of this call's
+    """A run that has ended for good, before: it diverged."""
 
 
 class OutOfMemory(RunError):  # noqa: N818 - the field's own word
@@ -180,8 +183,13 @@ def _typed(config: ConfigDict) -> ConfigDict:
             typed.update_from_flattened_dict({field: value})
         except (TypeError, ValueError, OverflowError):
             _require(False, f"config.{field}", repr(value), takes)
-        finite = wanted is not float or math.isfinite(value)
-        _require(finite, f"config.{field}", value, "a finite number")
+        if wanted is float:
+            _require(abs(value) <= 3e38, f"config.{field}", value, "a finite number of float32")
+        elif wanted is int:
+            _require(value < 2**32, f"config.{field}", value, "an integer below 2**32")
+        elif wanted is str:
+            printable = not value or value.isprintable()
+            _require(printable, f"config.{field}", repr(value), "a text of one line")
     return typed
 
 
@@ -199,9 +207,11 @@ def _check_ranges(config: ConfigDict) -> None:
     _require(config.seed <= most, "config.seed", config.seed, f"an integer up to {most}")
     for field in ("classes", "boundaries"):
         values = config[field]
-        whole = all(type(value) is int and value >= 0 for value in values)
+        whole = all(type(value) is int and 0 <= value < 2**31 for value in values)
         takes = "distinct integers that are at least 0"
         _require(whole and len(set(values)) == len(values), f"config.{field}", values, takes)
+    ordered = config.boundaries == tuple(sorted(config.boundaries))
+    _require(ordered, "config.boundaries", config.boundaries, "steps in their order")
     takes = f"less than config.high, which is {config.high}"
     _require(config.low < config.high, "config.low", config.low, takes)
     rate = config.learning_rate
@@ -220,7 +230,8 @@ def _check_ranges(config: ConfigDict) -> None:
 
 def _check_cadence(config: ConfigDict) -> None:
     """Chunks are of ``log_every`` steps: all that happens, happens between two of them."""
-    every = config.log_every
+    every, last = config.log_every, config.steps + config.finetune_steps
+    _require(last < 2**31, "config.steps", config.steps, "fewer than 2**31 steps in all")
     for field in ("steps", "eval_every", "checkpoint_every", "finetune_steps"):
         nearest = max(1, round(config[field] / every)) * every
         takes = f"a multiple of config.log_every, which is {every}; nearest: {nearest}"

@@ -84,7 +84,7 @@ def prepare(config: ConfigDict) -> tuple[RunData, int]:
         int(seed) for seed in np.random.SeedSequence(config.seed).generate_state(4)
     )
 
-    with _refused("config.imbalance: "):
+    with _refused("config.imbalance."):
         kept = _thin(config.imbalance, labels, num_classes, imbalance_seed)
     chosen, labels = chosen[kept], labels[kept]
     with _refused("config."):

@@ -20,7 +20,7 @@ from absl import logging
 from ml_collections import ConfigDict
 from numpy.typing import ArrayLike
 
-from l2rw_jax.training.config import ConfigError, RunError, flatten
+from l2rw_jax.training.config import ConfigError, Ended, RunError, flatten
 
 CONFIG, METRICS, RESULT, ENDED = "config.json", "metrics.jsonl", "result.json", "ended.json"
 WEIGHTS, CHECKPOINTS = "weights.npz", "checkpoints"
@@ -49,7 +49,8 @@ def check_workdir(workdir: StrPath, config: ConfigDict) -> dict[str, Any] | None
 
     Raises:
       ConfigError: ``workdir`` holds a run of another config, or is no folder.
-      RunError: the run has ended for good, or its result cannot be read.
+      Ended: the run has ended for good, without a result.
+      RunError: its result cannot be read.
     """
     workdir = as_folder(workdir)
     files, folders = (CONFIG, METRICS, RESULT, ENDED, WEIGHTS), (CHECKPOINTS,)
@@ -86,16 +87,16 @@ def check_workdir(workdir: StrPath, config: ConfigDict) -> dict[str, Any] | None
             )
     if ENDED in found:
         reason = _read_json(workdir / ENDED).get("reason")
-        raise RunError(f"{reason} That run has ended; remove {workdir} to start it anew.")
-    return _read_json(workdir / RESULT) if RESULT in found else None
+        raise Ended(f"{reason} That run has ended; remove {workdir} to start it anew.")
+    return _read_json(workdir / RESULT, "method", "test_accuracy") if RESULT in found else None
 
 
-def _read_json(path: Path) -> dict[str, Any]:
+def _read_json(path: Path, *keys: str) -> dict[str, Any]:
     try:
         value = json.loads(path.read_bytes())
-        if isinstance(value, dict):
+        if isinstance(value, dict) and value.keys() >= set(keys):
             return value
-        reason = "no JSON object"
+        reason = "no JSON object" if not isinstance(value, dict) else f"it has no {keys[0]}"
     except (ValueError, RecursionError):
         reason = "no JSON"
     except OSError as error:

@@ -11,7 +11,7 @@ import pytest
 from programs import run_program
 
 from experiments import sweep
-from l2rw_jax.training import RunError, check, train_seeds, validate
+from l2rw_jax.training import RunError, resolve, train_seeds, validate
 
 ROOT = Path(__file__).parents[2]
 SMOKE = ["--config=configs/digits.py:smoke", "--config.model=mlp-16"]
@@ -49,7 +49,7 @@ def test_every_config_is_valid_and_says_its_command(name):
     module = importlib.import_module(f"configs.{name}")
     assert "Command:" in module.__doc__
     validate(module.get_config())
-    check(module.get_config("smoke"))  # all but the training
+    resolve(module.get_config("smoke"))  # all but the training
 
 
 def test_a_sweep_reports_and_does_not_repeat_itself(tmp_path):
