@@ -7,7 +7,6 @@ Runs that are done already are not run again.
 """
 
 import ast
-import copy
 import shlex
 import sys
 from pathlib import Path
@@ -17,6 +16,7 @@ import numpy as np
 from absl import flags
 
 from experiments import cli
+from experiments.programs import expand
 from l2rw_jax import reports
 from l2rw_jax.training import ConfigError, check, train_seeds
 from l2rw_jax.training import workdir as files
@@ -91,22 +91,6 @@ def distinct(flag, values):
 def output():
     """The start of the names of what a sweep writes."""
     return Path(OUTPUT.value or f"{cli.WORKDIR.value}/sweep")
-
-
-def expand(config, methods, seeds, field, values):
-    """The config and the folder's name of every run."""
-    runs = []
-    for value in values:
-        for method in methods:
-            for seed in range(config.seed, config.seed + seeds):
-                run = copy.deepcopy(config)
-                run.method, run.seed = method, seed
-                folder = f"{method}/seed{seed}"
-                if field:
-                    run.update_from_flattened_dict({field: value})
-                    folder = f"{field}={value}/{folder}"
-                runs.append((run, folder))
-    return runs
 
 
 def config_value(config, field):
