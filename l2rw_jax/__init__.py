@@ -7,6 +7,7 @@ the experiments are subpackages that are imported on their own.
 
 from l2rw_jax.chain import chain
 from l2rw_jax.gradients import ReweightAux, reweighted_value_and_grad
+from l2rw_jax.learned import learned_value_and_grad
 from l2rw_jax.scores import example_scores
 from l2rw_jax.transform import ReweightInfo, ReweightState, reweight
 from l2rw_jax.weights import example_weights
@@ -20,6 +21,7 @@ __all__ = [
     "chain",
     "example_scores",
     "example_weights",
+    "learned_value_and_grad",
     "reweight",
     "reweighted_value_and_grad",
 ]

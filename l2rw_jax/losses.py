@@ -1,7 +1,10 @@
 """Per-example losses ``[b]`` of logits ``[b, k]`` and integer labels ``[b]``, S-Model's layer."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from jax.typing import ArrayLike
 
@@ -12,18 +15,22 @@ def cross_entropy(logits: jax.Array, labels: ArrayLike) -> jax.Array:
     .. math:: \ell_i = -\log \mathrm{softmax}(z_i)_{y_i}
 
     Args:
-      logits: ``[b, k]`` floating, :math:`z_i`.
-      labels: ``[b]`` integer classes in [0, k), :math:`y_i`. One in [-k, 0) counts from the last
-        class, as an index does. Any other has the loss NaN, but a finite gradient (the softmax),
-        and so a finite score.
+      logits: ``[b, k]`` floating, k at least 2, :math:`z_i`.
+      labels: ``[b]`` integer classes in [0, k), :math:`y_i`. Under ``jax.jit`` their values are not
+        checked: one in [-k, 0) counts from the last class, as an index does; any other has the loss
+        NaN, but a finite gradient (the softmax), and so a finite score.
 
     Returns:
       ``[b]`` losses in nats, in the logits' dtype.
+
+    Raises:
+      ValueError: logits or labels have another shape or dtype, or a known label is no class.
 
     >>> import jax.numpy as jnp
     >>> print(cross_entropy(jnp.zeros((2, 4)), jnp.array([0, 3])))
     [1.3862944 1.3862944]
     """
+    _check_labels(logits, labels)
     return optax.softmax_cross_entropy_with_integer_labels(logits, labels)
 
 
@@ -38,19 +45,26 @@ def reed(logits: jax.Array, labels: ArrayLike, *, beta: float, hard: bool) -> ja
     prediction's entropy.
 
     Args:
-      logits: ``[b, k]`` floating, :math:`z_i`.
-      labels: ``[b]`` integer classes in [0, k), :math:`y_i`. Any other is no label: of the loss
-        only the prediction's term is left.
-      beta: share of the label; 1 is cross-entropy. Reed et al. take 0.95 (soft) and 0.8 (hard).
+      logits: ``[b, k]`` floating, k at least 2, :math:`z_i`.
+      labels: ``[b]`` integer classes in [0, k), :math:`y_i`. Under ``jax.jit`` their values are not
+        checked: of the loss of any other only the prediction's term is left.
+      beta: share of the label, in [0, 1]; 1 is cross-entropy. Reed et al. take 0.95 (soft) and 0.8
+        (hard).
       hard: whether the prediction is the arg-max.
 
     Returns:
       ``[b]`` losses in nats, in the logits' dtype.
 
+    Raises:
+      ValueError: logits or labels have another shape or dtype, a known label is no class, or beta
+        is outside [0, 1].
+
     >>> import jax.numpy as jnp
     >>> print(reed(jnp.array([[0.0, 2.0]]), jnp.array([0]), beta=0.8, hard=True))
     [1.7269281]
     """
+    _check_labels(logits, labels)
+    _check_share("beta", beta)
     log_p = jax.nn.log_softmax(logits)
     num_classes = logits.shape[-1]
     if hard:
@@ -68,18 +82,26 @@ def s_model_logits(logits: jax.Array, transition: jax.Array) -> jax.Array:
               \quad T_k = \mathrm{softmax}(t_k)
 
     Args:
-      logits: ``[b, k]`` floating, :math:`z_i`, of the true label.
+      logits: ``[b, k]`` floating, k at least 2, :math:`z_i`, of the true label.
       transition: ``[k, k]`` floating, :math:`t`: row true label, column noisy label.
 
     Returns:
       ``[b, k]``; their softmax is :math:`q`, their cross-entropy S-Model's loss. A transition that
       is the identity gives the logits' log-softmax.
 
+    Raises:
+      ValueError: logits or transition have another shape or dtype.
+
     >>> import jax.numpy as jnp
     >>> flip = jnp.array([[0.0, -jnp.inf], [0.0, 0.0]])  # label 1 turns into 0 half of the time
     >>> print(jnp.exp(s_model_logits(jnp.zeros((1, 2)), flip)))
     [[0.75 0.25]]
     """
+    k = _check_logits(logits)
+    if not _is_array(transition, 2, jnp.floating) or transition.shape != (k, k):
+        raise ValueError(
+            f"transition: got {_describe(transition)}; takes a floating array of shape {(k, k)}."
+        )
     log_p, log_t = jax.nn.log_softmax(logits), jax.nn.log_softmax(transition, axis=1)
     return jax.nn.logsumexp(log_p[:, :, None] + log_t[None], axis=1)
 
@@ -93,16 +115,75 @@ def transition_logits(matrix: ArrayLike, eps: float = 0.01) -> jax.Array:
     learned. Hence the share eps of the uniform matrix.
 
     Args:
-      matrix: ``[K, K]`` rows that sum to one, such as the identity or the noise's confusion:
-        row true label, column noisy label.
-      eps: share of the uniform matrix.
+      matrix: ``[K, K]`` probabilities, rows that sum to one, such as the identity or the noise's
+        confusion: row true label, column noisy label.
+      eps: share of the uniform matrix, in [0, 1].
 
     Returns:
       ``[K, K]`` float32.
+
+    Raises:
+      ValueError: the matrix has another shape, or known entries that are no such probabilities, or
+        eps is outside [0, 1].
 
     >>> import jax, numpy as np
     >>> np.round(jax.nn.softmax(transition_logits(np.eye(2), eps=0.2), axis=1), 3).tolist()
     [[0.9..., 0.1...], [0.1..., 0.9...]]
     """
     matrix = jnp.asarray(matrix, jnp.float32)
+    if matrix.ndim != 2 or matrix.shape[0] != matrix.shape[1] or len(matrix) < 2:
+        raise ValueError(f"matrix: got shape {matrix.shape}; takes (K, K) with K at least 2.")
+    if _known(matrix):
+        values = np.asarray(matrix)
+        fits = (values >= 0).all(1) & np.isclose(values.sum(1), 1, atol=1e-3)
+        if not fits.all():
+            row = values[np.argmin(fits)].tolist()
+            raise ValueError(f"matrix: got a row {row}; takes probabilities that sum to 1.")
+    _check_share("eps", eps)
     return jnp.log((1 - eps) * matrix + eps / len(matrix))
+
+
+def _check_logits(logits: Any) -> int:
+    """Returns the number of classes k; raises unless logits are ``[b, k]`` floating, k >= 2."""
+    if not _is_array(logits, 2, jnp.floating) or logits.shape[1] < 2:
+        raise ValueError(
+            f"logits: got {_describe(logits)}; takes a floating array [b, k] with k at least 2."
+        )
+    return int(logits.shape[1])
+
+
+def _check_labels(logits: Any, labels: Any) -> None:
+    """Raises unless labels are a class of each example, as far as their values are known."""
+    k, b = _check_logits(logits), len(logits)
+    if not _is_array(labels, 1, jnp.integer) or len(labels) != b:
+        raise ValueError(
+            f"labels: got {_describe(labels)}; takes an integer array of shape ({b},)."
+        )
+    if _known(labels):
+        values = np.asarray(labels)
+        if (wrong := values[(values < 0) | (values >= k)]).size:
+            raise ValueError(f"labels: got {wrong[0]}; takes classes in [0, {k}), as logits have.")
+
+
+def _check_share(argument: str, share: Any) -> None:
+    """Raises unless a share, where its value is known, is a number in [0, 1]."""
+    number = isinstance(share, float | int | np.floating) or _is_array(share, 0, jnp.floating)
+    if _known(share) and not (number and 0 <= share <= 1):
+        raise ValueError(f"{argument}: got {share!r}; takes a number in [0, 1].")
+
+
+def _is_array(value: Any, ndim: int, kind: Any) -> bool:
+    return (
+        hasattr(value, "dtype") and value.ndim == ndim and bool(jnp.issubdtype(value.dtype, kind))
+    )
+
+
+def _known(value: Any) -> bool:
+    """Whether values can be read here: they are not traced, nor on another process's devices."""
+    return not isinstance(value, jax.core.Tracer) and getattr(value, "is_fully_addressable", True)
+
+
+def _describe(value: Any) -> str:
+    if hasattr(value, "dtype"):
+        return f"{value.dtype} of shape {value.shape}"
+    return type(value).__name__

@@ -72,12 +72,19 @@ def l2rw(
     *,
     rng: jax.Array,
     axis_name: AxisName = None,
+    inner_state: optax.OptState = None,
+    **options: Any,
 ) -> BatchValueAndGrad:
-    """Weights by the clean batch's meta-gradient: the paper's method."""
+    """Weights by the clean batch's meta-gradient: the paper's method.
+
+    ``options`` are those of ``reweighted_value_and_grad``: inner, mode, lookahead_mask, min_weight;
+    ``inner_state`` is the inner optimizer's.
+    """
     del rng
-    return reweighted_value_and_grad(
-        per_example_loss_fn, clean_loss_fn, has_aux=True, axis_name=axis_name
+    value_and_grad = reweighted_value_and_grad(
+        per_example_loss_fn, clean_loss_fn, has_aux=True, axis_name=axis_name, **options
     )
+    return functools.partial(value_and_grad, inner_state=inner_state)
 
 
 def baseline(

@@ -1,10 +1,12 @@
 """Each loss against its formula, written out in NumPy at float64."""
 
 import functools
+import re
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 from scipy import special
 
@@ -102,3 +104,99 @@ def test_the_initial_transition_is_the_matrix_with_a_share_of_the_uniform_one():
     matrix = np.array([[0.5, 0.5, 0.0], [0.0, 1.0, 0.0], [0.0, 0.0, 1.0]])
     got = special.softmax(np.asarray(transition_logits(matrix, eps=0.03)), axis=1)
     np.testing.assert_allclose(got, 0.97 * matrix + 0.01, rtol=1e-6)
+
+
+K4 = jnp.zeros((5, 4))
+LOSSES = {
+    "cross_entropy": cross_entropy,
+    "reed_soft": functools.partial(reed, beta=0.95, hard=False),
+    "reed_hard": functools.partial(reed, beta=0.8, hard=True),
+}
+
+
+@pytest.mark.parametrize("loss", LOSSES.values(), ids=LOSSES)
+@pytest.mark.parametrize("to_jax", [np.asarray, jnp.asarray], ids=["numpy", "jax"])
+@pytest.mark.parametrize("label", [4, -1, 127])
+def test_a_known_label_that_is_no_class_is_refused(loss, to_jax, label):
+    labels = to_jax(np.array([0, 3, 1, label, 2], np.int8))
+    message = rf"^labels: got {label}; takes classes in \[0, 4\), as logits have\."
+    with pytest.raises(ValueError, match=message):
+        loss(K4, labels)
+    with pytest.raises(ValueError, match=message):  # known under jit too, being of its outside
+        jax.jit(lambda z: loss(z, labels))(K4)
+    assert jax.jit(loss)(K4, labels).shape == (5,)
+
+
+def test_a_label_that_jax_would_wrap_around_is_refused():
+    with pytest.raises(ValueError, match=r"^labels: got 4294967296; takes classes in \[0, 4\)"):
+        cross_entropy(K4, np.array([0, 2**32, 0, 0, 0]))
+
+
+@pytest.mark.parametrize("loss", LOSSES.values(), ids=LOSSES)
+@pytest.mark.parametrize(
+    ("logits", "labels", "message"),
+    [
+        (K4, LABELS[:3], "labels: got int64 of shape (3,); takes an integer array of shape (5,)."),
+        (K4, LABELS * 1.0, "labels: got float64 of shape (5,); takes an integer array of "),
+        (K4, LABELS > 1, "labels: got bool of shape (5,); takes an integer array of shape (5,)."),
+        (K4, np.eye(5, 4, dtype=int), "labels: got int64 of shape (5, 4); takes an integer array "),
+        (K4, LABELS.tolist(), "labels: got list; takes an integer array of shape (5,)."),
+        (K4, None, "labels: got NoneType; takes an integer array of shape (5,)."),
+        (K4[0], LABELS, "logits: got float32 of shape (4,); takes a floating array [b, k] with k "),
+        (K4[:, :1], LABELS, "logits: got float32 of shape (5, 1); takes a floating array [b, k] "),
+        (K4.astype(int), LABELS, "logits: got int32 of shape (5, 4); takes a floating array [b, "),
+        ([[0.0]], LABELS, "logits: got list; takes a floating array [b, k] with k at least 2."),
+    ],
+)
+def test_other_shapes_and_dtypes_are_refused_at_trace_time(loss, logits, labels, message):
+    with pytest.raises(ValueError) as error:
+        loss(logits, labels)
+    assert str(error.value).startswith(message)
+    if hasattr(logits, "shape") and hasattr(labels, "shape"):
+        traced = message.replace("int64", "int32").replace("float64", "float32")
+        with pytest.raises(ValueError) as error:
+            jax.eval_shape(loss, logits, labels)
+        assert str(error.value).startswith(traced)
+
+
+def test_the_checks_leave_nothing_in_the_compiled_program():
+    jaxpr = jax.make_jaxpr(cross_entropy)(K4, LABELS)
+    want = jax.make_jaxpr(optax.softmax_cross_entropy_with_integer_labels)(K4, LABELS)
+    assert str(jaxpr) == str(want)
+
+
+@pytest.mark.parametrize("share", [-0.1, 1.5, float("nan"), "0.5", None, np.array([0.5])])
+def test_shares_are_in_their_range(share):
+    message = rf"got {re.escape(repr(share))}; takes a number in \[0, 1\]\.$"
+    with pytest.raises(ValueError, match=f"^beta: {message}"):
+        reed(K4, LABELS, beta=share, hard=False)
+    with pytest.raises(ValueError, match=f"^eps: {message}"):
+        transition_logits(np.eye(4), eps=share)
+
+
+def test_a_traced_share_is_taken():
+    got = jax.jit(lambda beta: reed(K4, LABELS, beta=beta, hard=True))(0.8)
+    np.testing.assert_allclose(got, np.log(4), rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("matrix", "message"),
+    [
+        (np.eye(2) * 2, r"^matrix: got a row \[2\.0, 0\.0\]; takes probabilities that sum to 1\.$"),
+        (np.array([[1, 0], [1.5, -0.5]]), r"^matrix: got a row \[1\.5, -0\.5\]; takes prob"),
+        (np.full((2, 2), np.nan), r"^matrix: got a row \[nan, nan\]; takes prob"),
+        (np.ones((2, 3)), r"^matrix: got shape \(2, 3\); takes \(K, K\) with K at least 2\.$"),
+        (np.ones((1, 1)), r"^matrix: got shape \(1, 1\); takes \(K, K\) with K at least 2\.$"),
+    ],
+)
+def test_a_transition_is_made_of_probabilities(matrix, message):
+    with pytest.raises(ValueError, match=message):
+        transition_logits(matrix)
+
+
+def test_a_transition_is_of_the_logits_classes():
+    message = (
+        r"^transition: got float32 of shape \(3, 3\); takes a floating array of shape \(4, 4\)"
+    )
+    with pytest.raises(ValueError, match=message):
+        s_model_logits(K4, jnp.eye(3))

@@ -1,13 +1,18 @@
-"""Decoded images and labels kept on disk as memory-mapped .npy files."""
+"""Decoded images and labels kept on disk as memory-mapped .npy files, with their checksums."""
 
 import contextlib
+import json
 import os
 import tempfile
-from collections.abc import Callable
+import zlib
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 from absl import logging
+
+from l2rw_jax.data._check import describe, reason
 
 
 def cached(
@@ -23,9 +28,9 @@ def cached(
 
     Args:
         directory: where the files lie; made if absent.
-        stem: start of both file names.
+        stem: start of the files' names.
         decode: makes images (shape) uint8 and labels (shape[:1]) int32.
-        shape: [n, H, W, C] of the images; files of another shape are replaced.
+        shape: [n, H, W, C] of the images.
     """
     if found := find(directory, stem, shape):
         return found
@@ -33,27 +38,49 @@ def cached(
     try:
         directory.mkdir(parents=True, exist_ok=True)
         for path, array in zip(_paths(directory, stem), decoded, strict=True):
-            _write(path, array)
+            with _written(path) as file:
+                np.save(file, array)
+        with _written(_sums(directory, stem)) as file:
+            file.write(json.dumps(_checksums(decoded)).encode())
         return _read(directory, stem)
     except OSError as error:
-        logging.warning("Decoded arrays are not cached in %s: %s", directory, error)
+        logging.warning("Decoded arrays are not cached in %s: %s", directory, reason(error))
         return decoded
 
 
 def find(
     directory: Path, stem: str, shape: tuple[int, ...]
 ) -> tuple[np.ndarray, np.ndarray] | None:
-    """Returns the images and labels that `cached` left; None where they are not of this shape."""
-    # Whatever is wrong with a cache file, decoding again is the cure.
-    with contextlib.suppress(Exception):
-        images, labels = _read(directory, stem)
-        if images.shape == shape and labels.shape == shape[:1]:
-            return images, labels
-    return None
+    """Returns the images and labels that `cached` left; None if there are none.
+
+    Their bytes are read once, to see that they are those that were written. If they are not, or
+    their shape or dtype is another, a warning is logged and None comes back.
+    """
+    try:
+        if not any(path.exists() for path in _paths(directory, stem)):
+            return None
+        arrays = _read(directory, stem)
+        found = [(array.dtype, array.shape) for array in arrays]
+        if found != [(np.uint8, shape), (np.int32, shape[:1])]:
+            raise ValueError(f"they are {' and '.join(map(describe, arrays))}")
+        if _checksums(arrays) != json.loads(_sums(directory, stem).read_text()):
+            raise ValueError("their checksums differ")
+        return arrays
+    except Exception as error:  # whatever is wrong with a cache file, decoding again is the cure
+        logging.warning(
+            "Cached arrays %s-*.npy are not used, the data set is decoded again: %s",
+            directory / stem,
+            reason(error),
+        )
+        return None
 
 
 def _paths(directory: Path, stem: str) -> list[Path]:
     return [directory / f"{stem}-{kind}.npy" for kind in ("images", "labels")]
+
+
+def _sums(directory: Path, stem: str) -> Path:
+    return directory / f"{stem}-crc32.json"
 
 
 def _read(directory: Path, stem: str) -> tuple[np.ndarray, np.ndarray]:
@@ -61,12 +88,18 @@ def _read(directory: Path, stem: str) -> tuple[np.ndarray, np.ndarray]:
     return images, labels
 
 
-def _write(path: Path, array: np.ndarray) -> None:
+def _checksums(arrays: Sequence[np.ndarray]) -> list[int]:
+    return [zlib.crc32(array.data) for array in arrays]
+
+
+@contextlib.contextmanager
+def _written(path: Path) -> Iterator[BinaryIO]:
+    """Opens path for writing; it changes once all is written."""
     # A finished file takes the name in one step, so no reader or second writer sees half of one.
     with tempfile.TemporaryDirectory(dir=path.parent) as scratch:
-        part = Path(scratch) / "part.npy"
+        part = Path(scratch) / "part"
         with part.open("wb") as file:
-            np.save(file, array)
+            yield file
             file.flush()
             os.fsync(file.fileno())
         part.replace(path)

@@ -1,13 +1,17 @@
 """Images that lie encoded on disk, indexed like an array."""
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
+from l2rw_jax.data._check import reason
+
+_T = TypeVar("_T")
+
 
 class ReadError(RuntimeError):
-    """An image cannot be read."""
+    """An image or its label cannot be read."""
 
 
 class Records:
@@ -21,6 +25,7 @@ class Records:
             reads a list of them.
         decode: from an encoded image to [H, W, C] uint8.
         shape: [H, W, C].
+        file_of: the name of the file that a row lies in, for errors.
     """
 
     dtype = np.dtype(np.uint8)
@@ -31,9 +36,10 @@ class Records:
         source: Any,
         decode: Callable[[Any], np.ndarray],
         shape: tuple[int, ...],
+        file_of: Callable[[int], str],
     ):
         self.shape = (len(source), *shape)
-        self._name, self._source, self._decode = name, source, decode
+        self._name, self._source, self._decode, self._file_of = name, source, decode, file_of
         self._all = np.arange(len(source))
 
     def __len__(self) -> int:
@@ -41,33 +47,35 @@ class Records:
 
     def __getitem__(self, rows: Any) -> np.ndarray:
         rows = self._all[rows]
-        images = np.empty((rows.size, *self.shape[1:]), np.uint8)
-        flat = rows.ravel().tolist()
-        try:
-            self._read(flat, images)
-        except Exception:  # which row is it?
-            for row in flat:
-                self._read_one(row)
-            raise
-        return images.reshape(rows.shape + self.shape[1:])
+        images = self._read(rows.ravel(), self._image)
+        return np.array(images, np.uint8).reshape(rows.shape + self.shape[1:])
 
     def labels(self) -> np.ndarray:
         """Returns all labels, [N] int32, without decoding an image."""
         blocks = (self._all[start : start + 1000] for start in range(0, len(self), 1000))
-        examples = (self._source.__getitems__(block.tolist()) for block in blocks)
-        return np.array([example["label"] for block in examples for example in block], np.int32)
+        labels = (self._read(block, lambda example: int(example["label"])) for block in blocks)
+        return np.array([label for block in labels for label in block], np.int32)
 
-    def _read(self, rows: list[int], images: np.ndarray) -> None:
-        # All at once: a data source takes several times as long for them one by one.
-        for image, example in zip(images, self._source.__getitems__(rows), strict=True):
-            decoded = self._decode(example["image"])
-            if decoded.shape != image.shape:
-                raise ValueError(f"its shape is {list(decoded.shape)}, not {list(image.shape)}")
-            image[...] = decoded
+    def _image(self, example: Any) -> np.ndarray:
+        image = self._decode(example["image"])
+        if image.shape != self.shape[1:]:
+            raise ValueError(f"its shape is {list(image.shape)}, not {list(self.shape[1:])}")
+        return image
 
-    def _read_one(self, row: int) -> None:
+    def _read(self, rows: np.ndarray, take: Callable[[Any], _T]) -> list[_T]:
+        """What is taken from the example of each row."""
         try:
-            self._read([row], np.empty((1, *self.shape[1:]), np.uint8))
+            # All at once: a data source takes several times as long for them one by one.
+            return [take(example) for example in self._source.__getitems__(rows.tolist())]
+        except Exception:  # which row is it?
+            return [self._read_one(int(row), take) for row in rows]
+
+    def _read_one(self, row: int, take: Callable[[Any], _T]) -> _T:
+        try:
+            (example,) = self._source.__getitems__([row])
+            return take(example)
         except Exception as error:  # whatever a file system or a decoder finds wrong
-            reason = str(error).strip().partition("\n")[0] or type(error).__name__
-            raise ReadError(f"{self._name}: image {row} cannot be read: {reason}") from error
+            raise ReadError(
+                f"{self._name}: image {row} in {self._file_of(row)} cannot be read: "
+                f"{reason(error)}; restore that file"
+            ) from error

@@ -2,8 +2,20 @@
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 from jax.typing import DTypeLike
+
+from l2rw_jax.data._check import (
+    check_array,
+    check_bool,
+    check_finite,
+    check_floating,
+    check_integer,
+    check_key,
+    check_labels,
+    known,
+)
 
 
 def augment(key: jax.Array, images: jax.Array, *, pad: int = 0, flip: bool = False) -> jax.Array:
@@ -13,25 +25,26 @@ def augment(key: jax.Array, images: jax.Array, *, pad: int = 0, flip: bool = Fal
     before it centres the pixels.
 
     Args:
-        key: random key.
+        key: [] random key, as jax.random.key makes it (or [2] uint32, as jax.random.PRNGKey).
         images: [b, H, W, C] uint8.
-        pad: pixels of padding on each side; 0 leaves the position alone.
+        pad: pixels of padding on each side, at least 0; 0 leaves the position alone.
         flip: whether to mirror left to right at random.
 
     Returns:
         [b, H, W, C] uint8.
 
     Raises:
-        ValueError: images are not four-dimensional, or pad is negative.
+        ValueError: key is not a random key, images are not uint8 [b, H, W, C], pad is not such an
+            integer, or flip not a bool.
 
     >>> images = jnp.ones((2, 4, 4, 1), jnp.uint8)
     >>> augment(jax.random.key(0), images, pad=1, flip=True).shape
     (2, 4, 4, 1)
     """
-    if images.ndim != 4:
-        raise ValueError(f"images has shape {list(images.shape)}: give [b, H, W, C]")
-    if pad < 0:
-        raise ValueError(f"pad is {pad}: give 0 or more pixels")
+    check_key(key)
+    check_array("images", images, "uint8", "[b, H, W, C]")
+    check_bool("flip", flip)
+    pad = check_integer("pad", pad, 0)
     crop_key, flip_key = jax.random.split(key)
     if pad:
         padded = jnp.pad(images, ((0, 0), (pad, pad), (pad, pad), (0, 0)))
@@ -52,21 +65,23 @@ def to_float(
 
     Args:
         images: any shape, uint8.
-        low: value of 0.
-        high: value of 255.
+        low: value of 0, finite.
+        high: value of 255, finite.
         dtype: floating-point type of the result.
 
     Returns:
         Array of the same shape.
 
     Raises:
-        ValueError: images are not uint8, such as images already scaled.
+        ValueError: images are not uint8, such as images already scaled; low or high is no finite
+            number; dtype is not floating.
 
     >>> to_float(jnp.array([0, 255], jnp.uint8), low=-1.0).tolist()
     [-1.0, 1.0]
     """
-    if images.dtype != jnp.uint8:
-        raise ValueError(f"images is {images.dtype}: give uint8, to_float scales it once")
+    check_array("images", images, "uint8")
+    low, high = check_finite("low", low), check_finite("high", high)
+    check_floating(dtype)
     # At least float32 in between: bfloat16 would round away the smaller grey levels.
     levels = images.astype(jnp.promote_types(dtype, jnp.float32))
     # Unlike low + (high - low) * levels / 255, this hits both ends under a fused multiply-add.
@@ -77,16 +92,21 @@ def sample(key: jax.Array, n: int, size: int) -> jax.Array:
     """Draws indices from range(n) uniformly with replacement.
 
     Args:
-        key: random key.
-        n: number of examples.
-        size: number of draws.
+        key: [] random key, as jax.random.key makes it (or [2] uint32, as jax.random.PRNGKey).
+        n: number of examples, at least 1.
+        size: number of draws, at least 0.
 
     Returns:
         [size] int32.
 
+    Raises:
+        ValueError: key is not a random key, or n or size not such an integer.
+
     >>> sample(jax.random.key(0), 10, 4).shape
     (4,)
     """
+    check_key(key)
+    n, size = _check_sizes(n, size)
     return jax.random.randint(key, (size,), 0, n, dtype=jnp.int32)
 
 
@@ -94,19 +114,29 @@ def sample_balanced(key: jax.Array, labels: jax.Array, counts: jax.Array, size: 
     """Draws indices with replacement so that every class is equally likely.
 
     Args:
-        key: random key.
-        labels: [n] integer classes.
-        counts: [K] how often each class is among them.
-        size: number of draws.
+        key: [] random key, as jax.random.key makes it (or [2] uint32, as jax.random.PRNGKey).
+        labels: [n] integer classes in 0..K-1, n at least 1.
+        counts: [K] integers or floats: how often each class is among them.
+        size: number of draws, at least 0.
 
     Returns:
         [size] int32.
+
+    Raises:
+        ValueError: key is not a random key, or size not such an integer; labels or counts have
+            another shape or dtype or, where neither is traced, counts are not those of the labels.
 
     >>> labels = jnp.array([0, 0, 0, 0, 0, 0, 0, 1])
     >>> rows = sample_balanced(jax.random.key(0), labels, jnp.array([7.0, 1.0]), 1000)
     >>> 400 < int((rows == 7).sum()) < 600
     True
     """
+    check_key(key)
+    check_array("labels", labels, "integers", "[n]")
+    check_array("counts", counts, "numbers", "[K]")
+    _, size = _check_sizes(len(labels), size)
+    if known(labels) and known(counts):
+        _check_counts(np.asarray(labels), np.asarray(counts))
     # In integers alone: a stream draws the same rows by another program, which may round otherwise.
     counts = counts.astype(jnp.int32)
     class_key, member_key = jax.random.split(key)
@@ -122,21 +152,38 @@ def sample_without_replacement(key: jax.Array, n: int, size: int) -> jax.Array:
     """Draws distinct indices from range(n) uniformly, in random order.
 
     Args:
-        key: random key.
-        n: number of examples.
-        size: number of draws, at most n.
+        key: [] random key, as jax.random.key makes it (or [2] uint32, as jax.random.PRNGKey).
+        n: number of examples, at least 1.
+        size: number of draws, 0..n.
 
     Returns:
         [size] int32.
 
     Raises:
-        ValueError: size is more than n.
+        ValueError: key is not a random key, or n or size not such an integer.
 
     >>> sorted(sample_without_replacement(jax.random.key(0), 4, 4).tolist())
     [0, 1, 2, 3]
     """
+    check_key(key)
+    n, size = _check_sizes(n, size)
     if size > n:
         raise ValueError(f"size is {size}: give at most n={n} when drawing without replacement")
     # The largest of n random numbers: far cheaper per step than jax.random.choice, which sorts
     # all n several times.
     return lax.top_k(jax.random.uniform(key, (n,)), size)[1]
+
+
+def _check_sizes(n: int, size: int) -> tuple[int, int]:
+    most = np.iinfo(np.int32).max  # indices are int32
+    return check_integer("n", n, 1, most), check_integer("size", size, 0, most)
+
+
+def _check_counts(labels: np.ndarray, counts: np.ndarray) -> None:
+    found = np.bincount(check_labels(labels, len(counts)), minlength=len(counts))
+    if not np.array_equal(counts, found):
+        label = np.flatnonzero(counts != found)[0]
+        raise ValueError(
+            f"counts has {counts[label]} examples of class {label}, labels hold {found[label]}: "
+            "give how often each class is among the labels"
+        )

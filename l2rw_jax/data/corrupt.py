@@ -5,7 +5,8 @@ Counts are exact: `round` (half to even) of the ratio times the number of exampl
 
 import numpy as np
 
-from l2rw_jax.data._draw import check_labels, draw_per_class, spread
+from l2rw_jax.data._check import check_integer, check_labels, check_ratio, check_seed
+from l2rw_jax.data._draw import draw_per_class, spread
 
 
 def uniform_flip(
@@ -17,21 +18,22 @@ def uniform_flip(
         labels: [n] integers in 0..num_classes-1.
         ratio: share of the examples to corrupt, in [0, 1).
         num_classes: number of classes, at least 2.
-        seed: seed of the draw.
+        seed: seed of the draw, an integer of at least 0.
 
     Returns:
         noisy labels [n] int32, and corrupted [n] bool, true exactly where the label changed.
 
     Raises:
-        ValueError: bad labels, or ratio outside [0, 1).
+        ValueError: bad labels or seed, or ratio outside [0, 1).
 
     >>> noisy, corrupted = uniform_flip(np.zeros(10, int), 0.4, num_classes=3, seed=0)
     >>> int(corrupted.sum()), bool(np.all(corrupted == (noisy != 0)))
     (4, True)
     """
+    num_classes = check_integer("num_classes", num_classes, 2)
     labels = check_labels(labels, num_classes)
-    _check_ratio("ratio", ratio)
-    rng = np.random.default_rng(seed)
+    ratio = check_ratio("ratio", ratio)
+    rng = np.random.default_rng(check_seed(seed))
     chosen = rng.choice(len(labels), round(ratio * len(labels)), replace=False)
     # A shift by 1..K-1 cannot land on the old class, so the noise rate is exact.
     shift = rng.integers(1, num_classes, size=len(chosen))
@@ -48,24 +50,24 @@ def background_flip(
         ratio: share of the non-background examples to corrupt, in [0, 1).
         background: the class that takes them.
         num_classes: number of classes, at least 2.
-        seed: seed of the draw.
+        seed: seed of the draw, an integer of at least 0.
 
     Returns:
         noisy labels [n] int32, and corrupted [n] bool, true exactly where the label changed.
 
     Raises:
-        ValueError: bad labels, ratio outside [0, 1), or background not a class.
+        ValueError: bad labels or seed, ratio outside [0, 1), or background not a class.
 
     >>> noisy, _ = background_flip(np.array([0, 1, 2, 1]), 0.7, background=0, num_classes=3, seed=0)
     >>> int((noisy == 0).sum())
     3
     """
+    num_classes = check_integer("num_classes", num_classes, 2)
     labels = check_labels(labels, num_classes)
-    _check_ratio("ratio", ratio)
-    if not 0 <= background < num_classes:
-        raise ValueError(f"background is {background}: give a class in 0..{num_classes - 1}")
+    ratio = check_ratio("ratio", ratio)
+    background = check_integer("background", background, 0, num_classes - 1)
     others = np.flatnonzero(labels != background)
-    rng = np.random.default_rng(seed)
+    rng = np.random.default_rng(check_seed(seed))
     chosen = rng.choice(others, round(ratio * len(others)), replace=False)
     return _relabel(labels, chosen, background)
 
@@ -79,31 +81,32 @@ def majority_subset(
     chosen at random, at most one more example each.
 
     Args:
-        labels: [n] integers.
+        labels: [n] integers of at least 0.
         share: share of the majority class, in [0, 1).
         majority: the majority class.
         total: number of examples to draw.
-        seed: seed of the draw.
+        seed: seed of the draw, an integer of at least 0.
 
     Returns:
         indices [total] int64, sorted.
 
     Raises:
-        ValueError: share outside [0, 1), total < 1, fewer than two classes, or a class with
-            too few examples.
+        ValueError: bad labels or seed, share outside [0, 1), total < 1, fewer than two classes, or
+            a class with too few examples.
 
     >>> labels = np.repeat([4, 9], 1000)
     >>> indices = majority_subset(labels, 0.995, majority=9, total=1000, seed=0)
     >>> np.bincount(labels[indices])[[4, 9]].tolist()
     [5, 995]
     """
-    _check_ratio("share", share)
-    if total < 1:
-        raise ValueError(f"total is {total}: draw at least 1 example")
+    labels = check_labels(labels)
+    share = check_ratio("share", share)
+    majority = check_integer("majority", majority, 0)
+    total = check_integer("total", total, 1)
     others = [int(label) for label in np.unique(labels) if label != majority]
     if not others:
         raise ValueError(f"labels hold no class but majority={majority}: give at least two classes")
-    rng = np.random.default_rng(seed)
+    rng = np.random.default_rng(check_seed(seed))
     count = round(share * total)
     rest = spread(rng, total - count, len(others))
     counts = {majority: count, **dict(zip(others, rest.tolist(), strict=True))}
@@ -119,24 +122,24 @@ def long_tail_subset(
         labels: [n] integers in 0..num_classes-1.
         ratio: size of the last class over that of class 0 when all start equal, in (0, 1].
         num_classes: number of classes K, at least 2.
-        seed: seed of the draw.
+        seed: seed of the draw, an integer of at least 0.
 
     Returns:
         Sorted int64 indices into labels.
 
     Raises:
-        ValueError: bad labels, ratio outside (0, 1], or a class without examples.
+        ValueError: bad labels or seed, ratio outside (0, 1], or a class without examples.
 
     >>> labels = np.repeat([0, 1, 2], 100)
     >>> np.bincount(labels[long_tail_subset(labels, 0.01, num_classes=3, seed=0)]).tolist()
     [100, 10, 1]
     """
+    num_classes = check_integer("num_classes", num_classes, 2)
     labels = check_labels(labels, num_classes)
-    if not 0 < ratio <= 1:
-        raise ValueError(f"ratio is {ratio}: give a number in (0, 1]")
+    ratio = check_ratio("ratio", ratio, zero=False)
     counts = np.bincount(labels, minlength=num_classes)
     kept = np.maximum(1, counts * ratio ** (np.arange(num_classes) / (num_classes - 1)))
-    rng = np.random.default_rng(seed)
+    rng = np.random.default_rng(check_seed(seed))
     return draw_per_class(rng, labels, dict(enumerate(kept.astype(int).tolist())))
 
 
@@ -146,8 +149,3 @@ def _relabel(
     noisy = labels.copy()
     noisy[chosen] = new
     return noisy, noisy != labels
-
-
-def _check_ratio(argument: str, ratio: float) -> None:
-    if not 0 <= ratio < 1:
-        raise ValueError(f"{argument} is {ratio}: give a number in [0, 1)")

@@ -4,7 +4,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from l2rw_jax.data._draw import check_labels, draw_per_class, spread
+from l2rw_jax.data._check import check_bool, check_integer, check_labels, check_seed
+from l2rw_jax.data._draw import draw_per_class, spread
 
 
 class Split(NamedTuple):
@@ -33,29 +34,30 @@ def split(
         num_classes: number of classes K, at least 2.
         balanced: draw clean_size // K clean examples of each class, and one more of randomly
             chosen classes where that does not divide; otherwise draw uniformly.
-        seed: seed of the draw.
+        seed: seed of the draw, an integer of at least 0.
 
     Returns:
         Split of all n indices.
 
     Raises:
-        ValueError: bad labels, a negative size, a class with too few examples, or no example
+        ValueError: bad labels, size or seed, a class with too few examples, or no example
             left to train on.
 
     >>> parts = split(np.arange(20) % 2, clean_size=4, val_size=6, num_classes=2, seed=0)
     >>> [len(part) for part in parts], int((parts.clean % 2).sum())
     ([10, 4, 6], 2)
     """
+    num_classes = check_integer("num_classes", num_classes, 2)
     labels = check_labels(labels, num_classes)
-    for argument, size in (("clean_size", clean_size), ("val_size", val_size)):
-        if size < 0:
-            raise ValueError(f"{argument} is {size}: give 0 or more")
+    clean_size = check_integer("clean_size", clean_size, 0)
+    val_size = check_integer("val_size", val_size, 0)
+    check_bool("balanced", balanced)
     if clean_size + val_size >= len(labels):
         raise ValueError(
             f"clean_size {clean_size} and val_size {val_size} leave none of {len(labels)} examples "
             f"to train on: make them smaller"
         )
-    rng = np.random.default_rng(seed)
+    rng = np.random.default_rng(check_seed(seed))
     everything = np.arange(len(labels))
     if balanced:
         counts = spread(rng, clean_size, num_classes)

@@ -8,6 +8,8 @@ from typing import Any
 import jax
 import numpy as np
 
+from l2rw_jax.data._check import check_array, check_integer
+
 
 def stream(
     images: Any,
@@ -28,21 +30,23 @@ def stream(
     most two more; on the host at most three. Close the iterator to stop the threads.
 
     Args:
-        images: [N, H, W, C] uint8, whatever gives [b, H, W, C] when indexed with [b] rows.
-        rows_of: the rows of a chunk, [K, b] integers, the same each time it is asked; called from
-            threads.
-        start: first chunk.
-        stop: the chunk after the last.
+        images: [N, H, W, C] uint8, an array or whatever else has its shape and dtype and gives
+            [b, H, W, C] when indexed with [b] rows.
+        rows_of: the rows of a chunk, [K, b] integers in 0..N-1, the same each time it is asked;
+            called from threads.
+        start: first chunk, at least 0.
+        stop: the chunk after the last, at least start.
         columns: which of the b images of a batch to read, such as one process's share.
         put: makes a chunk's images [K, b, H, W, C] what the iterator returns; called from a thread.
-        num_threads: threads that read; None is one for each CPU core.
+        num_threads: threads that read, at least 1; None is one for each CPU core.
 
     Returns:
         An iterator over stop - start chunks, with a method `close`. What goes wrong in a thread is
         raised where the next chunk is asked for.
 
     Raises:
-        ValueError: start or stop is negative, or start is after stop.
+        ValueError: images are not uint8 [N, H, W, C], start, stop or num_threads is not such an
+            integer, or the rows of a chunk are not such integers.
 
     >>> images = np.arange(10, dtype=np.uint8).reshape(10, 1, 1, 1)
     >>> chunks = stream(images, lambda chunk: [[chunk, 9], [0, chunk]], 3, 5)
@@ -51,18 +55,30 @@ def stream(
     """
     import grain  # slow to import
 
-    if not 0 <= start <= stop:
-        raise ValueError(f"start is {start} and stop is {stop}: give 0 <= start <= stop")
+    check_array("images", images, "uint8", "[N, H, W, C]")
+    start = check_integer("start", start, 0)
+    stop = check_integer("stop", stop, start)
+    if num_threads is None:
+        num_threads = os.cpu_count() or 1
+    threads = check_integer("num_threads", num_threads, 1)
     if start == stop:
         return (_ for _ in ())
-    rows = functools.lru_cache(maxsize=4)(lambda chunk: np.asarray(rows_of(chunk))[:, columns])
+
+    @functools.lru_cache(maxsize=4)
+    def rows(chunk: int) -> np.ndarray:
+        rows = np.asarray(rows_of(chunk))
+        check_array("rows_of's result", rows, "integers", "[K, b]")
+        if rows.size and not (rows.min() >= 0 and rows.max() < images.shape[0]):
+            span = f"{rows.min()}..{rows.max()}"
+            raise ValueError(f"rows_of's result spans {span}: give 0..{images.shape[0] - 1}")
+        return rows[:, columns]
+
     num_steps = len(rows(start))
 
     def read(step: int) -> np.ndarray:
         chunk, step = divmod(step, num_steps)
         return images[rows(chunk)[step]]
 
-    threads = num_threads or os.cpu_count() or 1
     options = grain.ReadOptions(threads, prefetch_buffer_size=max(threads, num_steps))
     batches = grain.MapDataset.range(start * num_steps, stop * num_steps).map(read)
     on_device = batches.to_iter_dataset(options).batch(num_steps).map(put)

@@ -2,7 +2,9 @@
 
 import difflib
 import functools
+import numbers
 import re
+import reprlib
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -14,7 +16,12 @@ from flax import nnx
 from l2rw_jax.models.networks import MLP, LeNet
 from l2rw_jax.models.resnet import ResNet
 
-_FORMS = "mlp-H1-H2-..., lenet, resnet-D with D = 6n + 2, wrn-D-K with D = 6n + 4 (n > 0)"
+# Limits far above any published network, so that a slip of the hand is told from a wish.
+_WIDTH, _LAYERS, _DEPTH, _WIDENING = 65536, 64, 1202, 64
+_FORMS = (
+    f"mlp-H1-H2-... of up to {_LAYERS} layers of 1 to {_WIDTH} units, lenet, resnet-D with "
+    f"D = 6n + 2, wrn-D-K with D = 6n + 4 and K up to {_WIDENING} (n > 0, D up to {_DEPTH})"
+)
 _DTYPES = ("bfloat16", "float32", "float64")
 
 
@@ -46,10 +53,11 @@ def create_model(
     """Creates a network by name.
 
     Args:
-      name: `mlp-H1-H2-...` (hidden sizes), `lenet`, `resnet-D` with D = 6n + 2, or `wrn-D-K` with
-        D = 6n + 4.
-      num_classes: number of logits. LeNet with 2 has one sigmoid unit z and returns (0, z).
-      image_shape: `(h, w, c)`.
+      name: `mlp-H1-H2-...` (up to 64 hidden sizes of up to 65536), `lenet`, `resnet-D` with
+        D = 6n + 2, or `wrn-D-K` with D = 6n + 4, D up to 1202 and K up to 64.
+      num_classes: number of logits, at least 2. LeNet with 2 has one sigmoid unit z and returns
+        (0, z).
+      image_shape: `(h, w, c)`, each at least 1.
       dtype: compute dtype, bfloat16, float32 or float64. Parameters are float32, or float64 for
         float64.
       dropout: rate in [0, 1), between the convolutions of a wrn's blocks; needs `rng` in training.
@@ -61,9 +69,9 @@ def create_model(
       The `Model`.
 
     Raises:
-      ValueError: an unknown name or dtype, an impossible size or rate, dropout without a wrn,
-        remat without blocks; and
-        from `apply`, images of another shape, or training with dropout and no `rng`.
+      ValueError: an unknown name or dtype, a size or rate beyond its limits, dropout without a wrn,
+        remat without blocks; and from `apply`, images of another shape, or training with dropout
+        and no `rng`.
 
     >>> import jax
     >>> model = create_model("mlp-8", num_classes=3, image_shape=(4, 4, 1))
@@ -120,28 +128,31 @@ def _constructor(
     name: str, dropout: float, batch_norm_axis: str | None, remat: bool
 ) -> Callable[..., Any]:
     """The network class with all that `name` says; raises ValueError if it says nothing known."""
-    family, *numbers = name.split("-")
-    if not all(re.fullmatch("[1-9][0-9]*", number) for number in numbers):
+    family, *digits = name.split("-")
+    if not all(re.fullmatch("[1-9][0-9]{0,9}", number) for number in digits):
         raise _name_error(name)
-    sizes = [int(number) for number in numbers]
+    sizes = [int(number) for number in digits]
     match family, len(sizes):
         case "lenet", 0:
             return LeNet
         case "mlp", count if count:
+            if count > _LAYERS or max(sizes) > _WIDTH:
+                raise _name_error(name, "mlp", *(min(size, _WIDTH) for size in sizes[:_LAYERS]))
             return functools.partial(MLP, sizes)
         case "resnet", 1:
-            depth, widening, layers = sizes[0], 1, sizes[0] - 2
+            depth, widening, rest = sizes[0], 1, 2
         case "wrn", 2:
-            depth, widening, layers = sizes[0], sizes[1], sizes[0] - 4
+            depth, widening, rest = *sizes, 4
         case _:
             raise _name_error(name)
-    if layers < 6 or layers % 6:
-        numbers[0] = str(depth - layers + 6 * max(1, round(layers / 6)))
-        raise _name_error(name, "-".join([family, *numbers]))
+    blocks = min(max(1, round((depth - rest) / 6)), (_DEPTH - rest) // 6)
+    nearest = [6 * blocks + rest, min(widening, _WIDENING)]
+    if nearest != [depth, widening]:
+        raise _name_error(name, family, *nearest[: len(sizes)])
     filters = (16, 16 * widening, 32 * widening, 64 * widening)
     return functools.partial(
         ResNet,
-        layers // 6,
+        blocks,
         filters,
         dropout=dropout,
         batch_norm_axis=batch_norm_axis,
@@ -149,10 +160,14 @@ def _constructor(
     )
 
 
-def _name_error(name: str, nearest: str = "") -> ValueError:
+def _name_error(name: Any, *nearest: str | int) -> ValueError:
     known = ("mlp-256-256", "lenet", "resnet-32", "wrn-28-10")
-    nearest = nearest or difflib.get_close_matches(name.lower(), known, 1, cutoff=0)[0]
-    return ValueError(f"name: got {name!r}; allowed: {_FORMS}; nearest: {nearest!r}")
+    near = (
+        "-".join(map(str, nearest))
+        or difflib.get_close_matches(str(name)[:80].lower(), known, 1, cutoff=0)[0]
+    )
+    got, near = reprlib.repr(name), reprlib.repr(near)  # what is long is cut in the middle
+    return ValueError(f"name: got {got}; allowed: {_FORMS}; nearest: {near}")
 
 
 def _check(
@@ -162,13 +177,16 @@ def _check(
     dtype: jax.typing.DTypeLike,
     dropout: float,
 ) -> None:
-    if num_classes < 2:
-        raise ValueError(f"num_classes: got {num_classes}; allowed: 2 or more")
-    if len(image_shape) != 3 or min(image_shape) < 1:
-        raise ValueError(f"image_shape: got {image_shape}; allowed: (h, w, c), each 1 or more")
+    if not isinstance(name, str):
+        raise _name_error(name)
+    if not _is_integer(num_classes, 2):
+        raise ValueError(f"num_classes: got {num_classes!r}; allowed: an integer of 2 or more")
+    shaped = isinstance(image_shape, tuple | list) and len(image_shape) == 3
+    if not shaped or not all(_is_integer(size, 1) for size in image_shape):
+        raise ValueError(f"image_shape: got {image_shape!r}; allowed: (h, w, c), each 1 or more")
     try:
-        got = jnp.dtype(dtype).name
-    except TypeError:
+        got = str(dtype) if dtype is None else jnp.dtype(dtype).name
+    except (TypeError, ValueError):
         got = str(dtype)
     # Without x64, jax would quietly compute in float32.
     allowed = _DTYPES if jax.config.read("jax_enable_x64") else _DTYPES[:2]
@@ -178,7 +196,14 @@ def _check(
             f"dtype: got {got!r}; allowed: bfloat16, float32, and float64 under jax_enable_x64; "
             f"nearest: {nearest!r}"
         )
-    if not 0 <= dropout < 1:
-        raise ValueError(f"dropout: got {dropout}; allowed: 0 <= dropout < 1")
+    number = isinstance(dropout, numbers.Real) and not isinstance(dropout, bool)
+    if not number or not 0 <= dropout < 1:
+        raise ValueError(f"dropout: got {dropout!r}; allowed: 0 <= dropout < 1")
     if dropout and not name.startswith("wrn-"):
         raise ValueError(f"dropout: got {dropout} for {name!r}; allowed: 0, except for wrn-D-K")
+
+
+def _is_integer(value: Any, least: int) -> bool:
+    return (
+        isinstance(value, numbers.Integral) and not isinstance(value, bool) and int(value) >= least
+    )

@@ -6,15 +6,16 @@ _extras.require("train", *_extras.TRAIN)
 
 from l2rw_jax.training.config import ConfigError, RunError, default_config, validate
 from l2rw_jax.training.interrupt import Stopped
-from l2rw_jax.training.loop import check, train_and_evaluate
+from l2rw_jax.training.loop import train_and_evaluate
 from l2rw_jax.training.replicas import train_seeds
+from l2rw_jax.training.resolve import resolve
 
 __all__ = [
     "ConfigError",
     "RunError",
     "Stopped",
-    "check",
     "default_config",
+    "resolve",
     "train_and_evaluate",
     "train_seeds",
     "validate",

@@ -2,43 +2,63 @@
 
 import contextlib
 import errno
+import functools
 import logging as standard_logging
 import os
 import traceback
-import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import orbax.checkpoint as ocp
 from absl import logging
 
 from l2rw_jax.training.config import ConfigError, RunError
 from l2rw_jax.training.state import TrainState
-from l2rw_jax.training.workdir import StrPath
 
-FORMAT = 1  # of what a checkpoint holds; raise it when TrainState changes
+FORMAT = 2  # of what a checkpoint holds; raise it when TrainState changes
+_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO, errno.EACCES)
 
 
-def open_checkpoints(workdir: StrPath, keep: int) -> ocp.CheckpointManager:
-    """The checkpoints of a run, the newest ``keep`` of them, written in the background."""
-    logging.get_absl_logger().addFilter(_is_news)
-    standard_logging.getLogger("asyncio").addFilter(_is_news)
+@contextlib.contextmanager
+def open_checkpoints(workdir: Path, keep: int) -> Iterator[ocp.CheckpointManager]:
+    """The checkpoints of a run, the newest ``keep`` of them, written in the background.
+
+    When the context ends, all is written: no write goes on beside another run in this folder.
+
+    Raises:
+      RunError: the folder, or the last checkpoint, cannot be written; earlier ones are kept.
+    """
     options = ocp.CheckpointManagerOptions(
         max_to_keep=keep,
         cleanup_tmp_directories=True,  # of runs that were killed while they saved
     )
-    return ocp.CheckpointManager(Path(workdir, "checkpoints").absolute(), options=options)
+    folder = Path(workdir, "checkpoints").absolute()
+    with _without_tracebacks():
+        with _told(folder):
+            checkpoints = ocp.CheckpointManager(folder, options=options)
+        try:
+            yield checkpoints
+        except BaseException:
+            if jax.process_count() == 1:  # others would have to wait too, and may not be there
+                with contextlib.suppress(OSError, ValueError):  # the first error is the one to tell
+                    checkpoints.wait_until_finished()
+            raise
+        finish(checkpoints)
+        checkpoints.close()
 
 
-def restore_newest(checkpoints: ocp.CheckpointManager, state: TrainState) -> TrainState:
-    """The newest readable checkpoint's state on the host, or ``state`` where there is none.
+def restore_newest(
+    checkpoints: ocp.CheckpointManager, like: TrainState
+) -> tuple[TrainState, dict[str, Any]] | None:
+    """The newest readable checkpoint's state and notes; None where there is no checkpoint.
 
     Args:
-      checkpoints: as ``open_checkpoints`` returns them.
-      state: the state at step 0, on the host.
+      checkpoints: as ``open_checkpoints`` yields them.
+      like: shapes, dtypes and places of the state, as ``jax.ShapeDtypeStruct``, or host arrays.
 
     Raises:
       ConfigError: the checkpoint is of another format than this version's.
@@ -47,7 +67,7 @@ def restore_newest(checkpoints: ocp.CheckpointManager, state: TrainState) -> Tra
     torn: list[int] = []
     for step in sorted(checkpoints.all_steps(), reverse=True):
         try:
-            restored = _restore(checkpoints, step, state)
+            restored = _restore(checkpoints, step, like)
         except ConfigError:
             raise
         except Exception as error:  # torn files fail in as many ways as there are readers of them
@@ -62,82 +82,115 @@ def restore_newest(checkpoints: ocp.CheckpointManager, state: TrainState) -> Tra
             f"{checkpoints.directory}: none of the checkpoints {torn} can be read; put back a "
             "copy of one, or remove the workdir to start anew."
         )
-    return state
+    return None
 
 
-def save(checkpoints: ocp.CheckpointManager, state: TrainState) -> None:
-    """Saves ``state`` (host arrays) under its step, whole or not at all.
+def save(checkpoints: ocp.CheckpointManager, state: TrainState, notes: dict[str, Any]) -> None:
+    """Saves ``state`` under its step, whole or not at all, and ``notes``, which JSON can hold.
 
     Raises:
       RunError: it, or the one before it, could not be written; earlier ones are kept.
     """
-    # A copy: on a CPU host arrays can be the device's own, which the next steps write over.
-    state = jax.tree.map(np.array, state)
-    about = {"format": FORMAT, "crc32": _checksum(state)}
+    about = {"format": FORMAT, "checksum": int(_checksum(state)), "notes": notes}
+    step = int(np.max(state.step))
+    # A CPU's arrays are the host's own, which the next steps write over.
+    state = jax.tree.map(_copy, state)
     args = ocp.args.Composite(state=ocp.args.StandardSave(state), about=ocp.args.JsonSave(about))
-    _written(checkpoints, lambda: checkpoints.save(int(np.max(state.step)), args=args))
+    with _told(Path(checkpoints.directory)):
+        checkpoints.save(step, args=args)
 
 
-def close(checkpoints: ocp.CheckpointManager) -> None:
+def finish(checkpoints: ocp.CheckpointManager) -> None:
     """Waits until everything is written.
 
     Raises:
       RunError: the last checkpoint could not be written; earlier ones are kept.
     """
-    _written(checkpoints, checkpoints.wait_until_finished)
-    checkpoints.close()
+    with _told(Path(checkpoints.directory)):
+        checkpoints.wait_until_finished()
+
+
+def _copy(x: Any) -> Any:
+    if not isinstance(x, jax.Array):
+        return np.array(x)
+    return jnp.copy(x) if jax.default_backend() == "cpu" else x
 
 
 @contextlib.contextmanager
-def finished_on_error(checkpoints: ocp.CheckpointManager) -> Iterator[None]:
-    """Lets no write go on in the background after an error, beside another run in this folder."""
+def _told(folder: Path) -> Iterator[None]:
+    """What a disk refuses is a ``RunError``; anything else goes its way."""
     try:
         yield
-    except BaseException:
-        if jax.process_count() == 1:  # others would have to wait too, and may not be there
-            with contextlib.suppress(OSError, ValueError):  # the first error is the one to tell
-                checkpoints.wait_until_finished()
-        raise
-
-
-def _written(checkpoints: ocp.CheckpointManager, write: Callable[[], Any]) -> None:
-    try:
-        write()
     except (OSError, ValueError) as error:  # TensorStore's errors are ValueErrors
-        text = str(error).strip().splitlines()[0]
-        known = map(os.strerror, (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO))
-        reason = next((reason for reason in known if reason in text), text[:200])
+        text = str(error)
+        reason = next((r for r in map(os.strerror, _DISK) if r in text), None)
+        if reason is None and isinstance(error, OSError):
+            reason = error.strerror
+        if reason is None:
+            raise
         raise RunError(
-            f"{checkpoints.directory}: a checkpoint cannot be written ({reason}); make room and "
-            "run the same command again: earlier checkpoints are kept."
+            f"{folder}: a checkpoint cannot be written ({reason}); make room and run the same "
+            "command again: earlier checkpoints are kept."
         ) from error
 
 
-def _is_news(record: standard_logging.LogRecord) -> bool:
-    """False for tracebacks out of Orbax: it raises the first, asyncio repeats those beside it."""
-    frames = traceback.extract_tb(record.exc_info[2]) if record.exc_info else []
-    return not any("orbax" in frame.filename for frame in frames)
+@contextlib.contextmanager
+def _without_tracebacks() -> Iterator[None]:
+    """Logs no tracebacks out of Orbax: it raises the first, asyncio repeats those beside it."""
+
+    def is_news(record: standard_logging.LogRecord) -> bool:
+        frames = traceback.extract_tb(record.exc_info[2]) if record.exc_info else []
+        return not any("orbax" in frame.filename for frame in frames)
+
+    loggers = [logging.get_absl_logger(), standard_logging.getLogger("asyncio")]
+    for logger in loggers:
+        logger.addFilter(is_news)
+    try:
+        yield
+    finally:
+        for logger in loggers:
+            logger.removeFilter(is_news)
 
 
-def _restore(checkpoints: ocp.CheckpointManager, step: int, state: TrainState) -> TrainState:
+def _restore(
+    checkpoints: ocp.CheckpointManager, step: int, like: TrainState
+) -> tuple[TrainState, dict[str, Any]]:
     about = checkpoints.restore(step, args=ocp.args.Composite(about=ocp.args.JsonRestore()))
-    found = about["about"]["format"]
-    if found != FORMAT:
+    about = about["about"]
+    if about["format"] != FORMAT:
         raise ConfigError(
-            f"{checkpoints.directory}: its checkpoints are of format {found}, this version's are "
-            f"of format {FORMAT}; take another workdir, or the version that wrote them."
+            f"{checkpoints.directory}: its checkpoints are of format {about['format']}, this "
+            f"version's are of format {FORMAT}; take another workdir, or the version that wrote "
+            "them."
         )
-    like = jax.tree.map(ocp.utils.to_shape_dtype_struct, state)
+    like = jax.tree.map(ocp.utils.to_shape_dtype_struct, like)
     args = ocp.args.Composite(state=ocp.args.StandardRestore(like))
-    restored = checkpoints.restore(step, args=args)["state"]
-    restored = jax.tree.map(np.asarray, restored)
-    if _checksum(restored) != about["about"]["crc32"]:
+    state = checkpoints.restore(step, args=args)["state"]
+    if int(_checksum(state)) != about["checksum"]:
         raise ValueError("its bytes are not those that were written")
-    return restored
+    return state, about["notes"]
 
 
-def _checksum(state: TrainState) -> int:
-    checksum = 0
-    for leaf in jax.tree.leaves(state):
-        checksum = zlib.crc32(np.ascontiguousarray(leaf).view(np.uint8).data, checksum)
-    return checksum
+@jax.jit
+def _checksum(state: TrainState) -> jax.Array:
+    """A checksum of all bits, the same wherever the arrays lie: sums modulo 2^32.
+
+    Each word counts by an odd number, that of its place, so that no change of one word goes unseen.
+    """
+
+    def words(x: jax.Array) -> jax.Array:
+        if x.dtype == jnp.bool_ or x.dtype.itemsize < 4:
+            narrow = jnp.uint16 if x.dtype.itemsize == 2 else jnp.uint8
+            as_is = x.astype(narrow) if x.dtype == jnp.bool_ else x.view(narrow)
+            return as_is.astype(jnp.uint32)
+        return jax.lax.bitcast_convert_type(x, jnp.uint32)
+
+    def of(x: jax.Array) -> jax.Array:
+        x = words(x)
+        place = jnp.zeros((), jnp.uint32)
+        for axis, size in enumerate(x.shape):
+            place = place * np.uint32(size) + jax.lax.broadcasted_iota(jnp.uint32, x.shape, axis)
+        return jnp.sum(x * (2 * place + 1), dtype=jnp.uint32)
+
+    sums = [of(x) for x in jax.tree.leaves(state)]
+    return functools.reduce(lambda total, each: total * np.uint32(1_000_003) + each, sums)

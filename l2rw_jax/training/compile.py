@@ -6,121 +6,118 @@ from typing import Any
 
 import jax
 import numpy as np
-import optax
-from ml_collections import ConfigDict
 
-from l2rw_jax.models import Model
 from l2rw_jax.training.metrics import classification_metrics
-from l2rw_jax.training.parallel import AXIS, Engine
-from l2rw_jax.training.prepare import RunData
+from l2rw_jax.training.resolve import Run
 from l2rw_jax.training.state import TrainState
-from l2rw_jax.training.step import make_chunk, make_predict, make_step
+from l2rw_jax.training.step import Step
+
+# A batch of evaluation may be larger than one of training: it keeps no activations.
+_EVALUATED = 4
 
 
-def steps_per_call(config: ConfigDict) -> int:
-    """How many steps one compiled call takes: ``log_every``, or 1.
-
-    One call does them all, but for convolutions on a CPU: inside a loop, XLA's CPU compiler leaves
-    their weight gradients in a form that is ten times slower (JAX 0.10, 0.11).
-    """
-    single = jax.default_backend() == "cpu" and not config.model.startswith("mlp")
-    return 1 if single else config.log_every
-
-
-def compile_run(
-    config: ConfigDict,
-    model: Model,
-    optimizer: optax.GradientTransformation,
-    engine: Engine,
-    arguments: Sequence[Any],
-    images: Iterator[Any],
-    *,
-    finetune: bool = False,
+def compile_chunks(
+    run: Run, chunk: Step, arguments: Sequence[Any], images: Iterator[Any]
 ) -> Callable[[TrainState], tuple[TrainState, dict[str, np.ndarray]]]:
-    """Returns ``run(state) -> (state, metrics)``: ``log_every`` steps.
+    """Returns ``train(state) -> (state, metrics)``: as many steps as one line of metrics tells of.
 
     Args:
-      config: a validated config.
-      model: the ``Model``.
-      optimizer: an Optax optimizer.
-      engine: the ``Engine``.
+      run: the ``Run``.
+      chunk: ``run.chunk`` or ``run.finetune``.
       arguments: state, run data and key, on the devices.
       images: an iterator over the calls' images; of None where they are not streamed.
-      finetune: as ``make_step`` takes it.
 
     Returns:
-      The function; ``metrics`` is a dict of host arrays ``[log_every]``, of replicas
-      ``[replicas, log_every]``.
+      The function; ``metrics`` is a dict of host arrays ``[steps]``, of replicas
+      ``[replicas, steps]``.
     """
-    num_steps = steps_per_call(config)
-    step = make_step(config, model, optimizer, axis_name=engine.axis_name, finetune=finetune)
-    average_over = engine.axis_name if config.batch_norm == "device" else None
-    chunk = make_chunk(step, num_steps, average_over=average_over)
     state, *others = arguments
     first = next(images, None)
     images = itertools.chain([first], images)
     streamed = () if first is None else (first,)
-    compiled = engine.compile(chunk, state, *others, *streamed)
+    compiled = run.engine.compile(chunk, state, *others, *streamed)
 
-    def run(state: TrainState) -> tuple[TrainState, dict[str, np.ndarray]]:
+    def train(state: TrainState) -> tuple[TrainState, dict[str, np.ndarray]]:
         collected = []
-        for _ in range(config.log_every // num_steps):
+        for _ in range(run.cadence.log // run.num_steps):
             streamed = next(images)
             state, metrics = compiled(state, *others, *(() if streamed is None else (streamed,)))
             collected.append(metrics)
-        collected = engine.get(collected)  # waits for the steps
-        join = np.concatenate if num_steps > 1 else np.stack
+        collected = run.engine.get(collected)  # waits for the steps
+        join = np.concatenate if run.num_steps > 1 else np.stack
         return state, {name: join([m[name] for m in collected], -1) for name in collected[0]}
 
-    return run
+    return train
 
 
-def compile_evaluate(
-    config: ConfigDict, model: Model, engine: Engine, state: TrainState, run_data: RunData
-) -> Callable[[TrainState], dict[str, Any]]:
-    """Returns ``evaluate(state) -> dict``: figures on the test and the hyper-validation set.
+def compile_evaluate(run: Run, state: TrainState) -> Callable[[TrainState], dict[str, np.ndarray]]:
+    """Returns ``evaluate(state) -> {set: classes [n]}``, of replicas ``[replicas, n]``.
 
-    Every process computes all of them on its first device. Replicas' figures are lists.
+    The sets are ``test``, ``val`` where there is one, and with an average of the parameters the
+    same by it, ``ema_test`` and ``ema_val``. All devices share the images.
+
+    Args:
+      run: the ``Run``.
+      state: a state on the devices, for its shapes.
     """
-    sets = {"test": (run_data.test_images, run_data.test_labels)}
-    if config.val_size:
-        sets["val"] = (run_data.images[run_data.val.index], run_data.val.label)
-    sets = {name: (jax.numpy.asarray(x), np.asarray(y)) for name, (x, y) in sets.items()}
+    replicas = run.config.replicas > 1
+    sets = {"test": run.data.test_images}
+    if run.config.val_size:
+        sets["val"] = run.data.images[run.data.val.index]
+    compiled = {
+        name: _compile_predict(run, state, images, 0 if replicas and name == "val" else None)
+        for name, images in sets.items()
+    }
 
-    def weights_of(state: TrainState) -> Any:
-        weights = (state.params, state.model_state)
-        return engine.get(weights) if engine.axis_name == AXIS else weights
-
-    compiled = {}
-    for name, (images, labels) in sets.items():
-        predict = make_predict(config, model)
-        if config.replicas > 1:
-            predict = jax.vmap(predict, in_axes=(0, 0, 0 if labels.ndim > 1 else None))
-        compiled[name] = jax.jit(predict).lower(*weights_of(state), images).compile()
-
-    def evaluate(state: TrainState) -> dict[str, Any]:
-        weights = weights_of(state)
-        figures: dict[str, Any] = {}
-        for name, (images, labels) in sets.items():
-            predictions = np.asarray(compiled[name](*weights, images))
-            figures |= _each(
-                lambda labels, predictions, name=name: classification_metrics(
-                    name, labels, predictions
-                ),
-                np.broadcast_to(labels, predictions.shape),
-                predictions,
-                replicas=config.replicas,
-            )
-        return figures
+    def evaluate(state: TrainState) -> dict[str, np.ndarray]:
+        params = {"": state.params} | ({"ema_": state.ema_params} if run.config.ema else {})
+        return {
+            prefix + name: classes((each, state.model_state))
+            for prefix, each in params.items()
+            for name, classes in compiled.items()
+        }
 
     return evaluate
 
 
-def _each(
-    function: Callable[..., dict[str, float]], *arrays: np.ndarray, replicas: int
-) -> dict[str, Any]:
-    """``function``'s dict; of replicas, with a list of the replicas' values under each name."""
-    if replicas == 1:
-        return function(*arrays)
-    found = [function(*parts) for parts in zip(*arrays, strict=True)]
-    return {name: [figures[name] for figures in found] for name in found[0]}
+def _compile_predict(
+    run: Run, state: TrainState, images: np.ndarray, images_axis: int | None
+) -> Callable[[Any], np.ndarray]:
+    """Returns ``classes(weights) -> [..., n]`` of host images, batch by batch.
+
+    ``images_axis`` is 0 where replicas have images of their own.
+    """
+    predict, axis = run.predict, 0 if images_axis is None else 1
+    if run.config.replicas > 1:
+        predict = jax.vmap(predict, in_axes=(0, 0, images_axis))
+    devices, count = run.engine.num_devices, images.shape[axis]
+    size = _EVALUATED * run.batches.batch_size // run.config.micro_batches
+    size = -(-min(size, count) // devices) * devices
+
+    def batch(start: int) -> np.ndarray:
+        """The images from ``start`` on, with some of them again where there are too few."""
+        return np.take(images, np.arange(start, start + size) % count, axis)
+
+    weights = (state.params, state.model_state)
+    compiled = run.engine.compile_predict(predict, weights, batch(0))
+
+    def classes(weights: Any) -> np.ndarray:
+        parts = [compiled(weights, batch(start)) for start in range(0, count, size)]
+        return np.concatenate(parts, -1)[..., :count]
+
+    return classes
+
+
+def figures_of(run: Run, classes: dict[str, np.ndarray]) -> dict[str, Any]:
+    """The figures of an evaluation by their names; replicas' figures are lists."""
+    labels = {"test": run.data.test_labels, "val": run.data.val.label}
+    figures: dict[str, Any] = {}
+    for name, predictions in classes.items():
+        known = np.broadcast_to(labels[name.removeprefix("ema_")], predictions.shape)
+        if run.config.replicas == 1:
+            figures |= classification_metrics(name, known, predictions)
+            continue
+        pairs = zip(known, predictions, strict=True)
+        each = [classification_metrics(name, *pair) for pair in pairs]
+        figures |= {figure: [one[figure] for one in each] for figure in each[0]}
+    return figures

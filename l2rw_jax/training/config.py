@@ -1,6 +1,7 @@
 """The fields of a run, their defaults and their checks."""
 
 import difflib
+import math
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
@@ -11,16 +12,34 @@ from l2rw_jax.methods import get_method
 
 IMBALANCES = ("none", "majority", "long_tail")
 NOISES = ("none", "uniform", "background")
-PARALLELS = ("none", "pmap", "shard_map")
+PARALLELS = ("none", "pmap", "jit")
+BATCH_NORMS = ("auto", "device", "global")
+MODES = ("forward", "reverse", "finite_difference")
 _POSITIVE = (
-    *("batch_size", "clean_batch_size", "clean_size", "log_every"),
-    *("replicas", "micro_batches", "keep_checkpoints", "max_bad_steps"),
+    *("batch_size", "clean_batch_size", "clean_size", "log_every", "steps", "eval_every"),
+    *("checkpoint_every", "replicas", "micro_batches", "keep_checkpoints", "max_bad_steps"),
 )
-_NOT_NEGATIVE = ("seed", "val_size", "pad", "weight_decay", "clean_weight_decay", "clip_norm")
+_NOT_NEGATIVE = (
+    *("seed", "val_size", "pad", "weight_decay", "clean_weight_decay", "clip_norm"),
+    *("finetune_steps", "imbalance.total", "noise.background"),
+)
+_MOST = {"replicas": 1000, "micro_batches": 10_000, "keep_checkpoints": 10_000}
+
+_TYPES = {
+    int: "an integer",
+    float: "a number",
+    str: "a text",
+    bool: "True or False",
+    tuple: "a tuple",
+}
 
 
 class RunError(RuntimeError):
     """A run that cannot go on: one line for the user; what was saved before is kept."""
+
+
+class OutOfMemory(RunError):  # noqa: N818 - the field's own word
+    """A run that does not fit into the memory of its device or host."""
 
 
 class ConfigError(ValueError):
@@ -35,6 +54,10 @@ def default_config() -> ConfigDict:
     """
     config = ConfigDict()
     config.method = "l2rw"
+    config.mode = "forward"  # l2rw's scores: forward, reverse or finite_difference
+    config.inner = ""  # l2rw's look-ahead, any of Optax, as "adam(eps_root=1e-8)"; empty: plain SGD
+    config.lookahead_mask = ""  # l2rw moves only parameters of this path, as "output/*"; empty: all
+    config.min_weight = 0.0  # l2rw's least score of an example, before the scores become weights
     config.seed = 0  # of initialisation, split, corruption and sampling, a stream each
 
     config.dataset = "digits"  # or synthetic-HxWxC-K, or any TFDS image-classification set
@@ -66,15 +89,18 @@ def default_config() -> ConfigDict:
     config.steps = 3000
     config.optimizer = "sgd(momentum=0.9)"  # any of Optax, with its arguments but the rate
     config.learning_rate = 0.1
-    config.boundaries = ()  # (good) steps after which the learning rate is a tenth
+    config.schedule = ""  # of the rate, any of Optax, as "cosine_decay_schedule"; empty: constant
+    config.boundaries = ()  # (good) steps after which the learning rate is a tenth, besides
     config.weight_decay = 0.0  # L2 on kernels, in the gradient
     config.clip_norm = 0.0  # largest norm of the weighted gradient; 0: unlimited
     config.clean_weight_decay = 0.0  # L2 on kernels in the clean loss, as the authors' code has it
     config.finetune_steps = 0  # steps on the clean set after config.steps, at the last rate
+    config.ema = 0.0  # decay of an average of the parameters, evaluated beside them; 0: none
 
     config.replicas = 1  # seeds seed, seed + 1, ... trained side by side as one program
-    config.parallel = "none"  # how devices share a batch: none (one device), pmap or shard_map
-    config.batch_norm = "device"  # moments of each device's part of a batch, or global: of all
+    config.parallel = "none"  # how devices share a batch: none (one device), pmap, or jit
+    config.fsdp = False  # jit: parameters and optimizer state are divided among the devices
+    config.batch_norm = "auto"  # moments of each "device" (pmap's auto), or "global": of all
     config.micro_batches = 1  # parts that a batch is computed in, one after the other
     config.remat = False  # residual blocks are computed again in the backward pass, not kept
     config.stream = False  # training images stay on the host; each chunk's are sent ahead of it
@@ -84,7 +110,8 @@ def default_config() -> ConfigDict:
     config.checkpoint_every = 1000
     config.keep_checkpoints = 2
     config.max_bad_steps = 10  # steps in a row without a finite gradient after which a run ends
-    return config
+    config.tensorboard = False  # the metrics for TensorBoard too; needs the extra `tensorboard`
+    return config.lock()
 
 
 def with_variant(config: ConfigDict, variant: str, **variants: Mapping[str, Any]) -> ConfigDict:
@@ -102,8 +129,14 @@ def with_variant(config: ConfigDict, variant: str, **variants: Mapping[str, Any]
     return config
 
 
-def validate(config: ConfigDict) -> None:
+def validate(config: ConfigDict) -> ConfigDict:
     """Checks what can be checked of a config without its data.
+
+    Args:
+      config: some or all fields of ``default_config``.
+
+    Returns:
+      All fields, each in its own type.
 
     Raises:
       ConfigError: a field is unknown, has another type, or has a value outside its range.
@@ -114,88 +147,112 @@ def validate(config: ConfigDict) -> None:
     Traceback (most recent call last):
     l2rw_jax.training.config.ConfigError: config.method: got 'l2rv'; ... did you mean 'l2rw'?
     """
-    _check_fields(config, default_config(), "config")
+    config = _typed(config)
     try:
         get_method(config.method)
     except ValueError as error:
         raise ConfigError(f"config.{error}") from None
+    _check_choice("config.mode", config.mode, MODES)
     _check_choice("config.imbalance.kind", config.imbalance.kind, IMBALANCES)
     _check_choice("config.noise.kind", config.noise.kind, NOISES)
-    _check_choice("config.dtype", config.dtype, ("float32", "bfloat16"))
+    dtypes = ("float32", "bfloat16") + ("float64",) * bool(jax.config.read("jax_enable_x64"))
+    _check_choice("config.dtype", config.dtype, dtypes)
     _check_choice("config.parallel", config.parallel, PARALLELS)
-    _check_choice("config.batch_norm", config.batch_norm, ("device", "global"))
-    for field in _POSITIVE:
-        _require(config[field] >= 1, f"config.{field}", config[field], "an integer above 0")
-    for field in _NOT_NEGATIVE:
-        _require(
-            config[field] >= 0, f"config.{field}", config[field], "a number that is at least 0"
-        )
-    largest = 2**32 - config.replicas
-    _require(config.seed <= largest, "config.seed", config.seed, f"an integer up to {largest}")
+    _check_choice("config.batch_norm", config.batch_norm, BATCH_NORMS)
+    _check_ranges(config)
+    _check_cadence(config)
     _check_scale(config)
+    return config
+
+
+def _typed(config: ConfigDict) -> ConfigDict:
+    """``default_config()`` with the fields of ``config``, each in its own type and finite."""
+    typed = default_config()
+    known = flatten(typed.to_dict())
+    for field, value in flatten(config.to_dict()).items():
+        check_name(f"config.{field}", field, known)
+        wanted = type(known[field])
+        takes = _TYPES[wanted]
+        # A ConfigDict takes None for anything, and a bool for a number.
+        _require(isinstance(value, bool) == (wanted is bool), f"config.{field}", repr(value), takes)
+        _require(value is not None, f"config.{field}", value, takes)
+        try:
+            typed.update_from_flattened_dict({field: value})
+        except (TypeError, ValueError, OverflowError):
+            _require(False, f"config.{field}", repr(value), takes)
+        finite = wanted is not float or math.isfinite(value)
+        _require(finite, f"config.{field}", value, "a finite number")
+    return typed
+
+
+def _check_ranges(config: ConfigDict) -> None:
+    """The ranges that each field has by itself."""
+    fields = flatten(config.to_dict())
+    for field in _POSITIVE:
+        _require(fields[field] >= 1, f"config.{field}", fields[field], "an integer above 0")
+    for field in _NOT_NEGATIVE:
+        value = fields[field]
+        _require(value >= 0, f"config.{field}", value, "a number that is at least 0")
+    for field, most in _MOST.items():
+        _require(fields[field] <= most, f"config.{field}", fields[field], f"at most {most}")
+    most = 2**32 - config.replicas
+    _require(config.seed <= most, "config.seed", config.seed, f"an integer up to {most}")
     for field in ("classes", "boundaries"):
-        whole = all(type(value) is int and value >= 0 for value in config[field])
-        _require(whole, f"config.{field}", config[field], "integers that are at least 0")
-    _require(
-        config.learning_rate > 0, "config.learning_rate", config.learning_rate, "a rate above 0"
-    )
-    _require(0 <= config.dropout < 1, "config.dropout", config.dropout, "a rate in [0, 1)")
-    ratio = config.noise.ratio
-    _require(0 <= ratio < 1, "config.noise.ratio", ratio, "a ratio in [0, 1)")
-    _require(
-        config.noise.kind != "none" or ratio == 0,
-        "config.noise.ratio",
-        ratio,
-        "0 while config.noise.kind is none; name a kind of noise",
-    )
-    share = config.imbalance.share
-    _require(0 < share < 1, "config.imbalance.share", share, "a ratio in (0, 1)")
+        values = config[field]
+        whole = all(type(value) is int and value >= 0 for value in values)
+        takes = "distinct integers that are at least 0"
+        _require(whole and len(set(values)) == len(values), f"config.{field}", values, takes)
+    takes = f"less than config.high, which is {config.high}"
+    _require(config.low < config.high, "config.low", config.low, takes)
+    rate = config.learning_rate
+    _require(rate > 0, "config.learning_rate", rate, "a rate above 0")
+    for field in ("dropout", "ema", "noise.ratio"):
+        _require(0 <= fields[field] < 1, f"config.{field}", fields[field], "a number in [0, 1)")
+    _require(config.min_weight >= 0, "config.min_weight", config.min_weight, "at least 0")
+    ratio, share = config.noise.ratio, config.imbalance.share
+    takes = "0 while config.noise.kind is none; name a kind of noise"
+    _require(config.noise.kind != "none" or ratio == 0, "config.noise.ratio", ratio, takes)
+    _require(0 < share < 1, "config.imbalance.share", share, "a number in (0, 1)")
+    size = config.clean_batch_size
+    takes = f"at most the clean set's size, config.clean_size={config.clean_size}"
+    _require(size <= config.clean_size, "config.clean_batch_size", size, takes)
+
+
+def _check_cadence(config: ConfigDict) -> None:
+    """Chunks are of ``log_every`` steps: all that happens, happens between two of them."""
+    every = config.log_every
     for field in ("steps", "eval_every", "checkpoint_every", "finetune_steps"):
-        least = 0 if field == "finetune_steps" else 1
-        _require(
-            config[field] >= least and config[field] % config.log_every == 0,
-            f"config.{field}",
-            config[field],
-            f"a multiple of config.log_every, which is {config.log_every}",
-        )
-    _require(
-        config.clean_batch_size <= config.clean_size,
-        "config.clean_batch_size",
-        config.clean_batch_size,
-        f"at most the clean set's size, config.clean_size={config.clean_size}",
-    )
+        nearest = max(1, round(config[field] / every)) * every
+        takes = f"a multiple of config.log_every, which is {every}; nearest: {nearest}"
+        _require(config[field] % every == 0, f"config.{field}", config[field], takes)
 
 
 def _check_scale(config: ConfigDict) -> None:
     """What replicas, devices, micro-batches and streams ask of each other."""
-    _require(
-        config.parallel != "none" or config.batch_norm == "device",
-        "config.batch_norm",
-        config.batch_norm,
-        "device while config.parallel is none",
-    )
-    alone = config.parallel == "none" and not config.stream
-    _require(
-        config.replicas == 1 or alone,
-        "config.replicas",
-        config.replicas,
-        "1 where config.parallel or config.stream is set",
-    )
-    _require(
-        jax.process_count() == 1 or config.parallel != "none",
-        "config.parallel",
-        config.parallel,
-        "pmap or shard_map where several processes run",
-    )
-    devices = jax.device_count() if config.parallel != "none" else 1
-    parts = devices * config.micro_batches
+    parallel = config.parallel
+    devices = jax.device_count() if parallel != "none" else 1
+    takes = "False where config.parallel is not jit"
+    _require(parallel == "jit" or not config.fsdp, "config.fsdp", True, takes)
+    takes = "auto or global: jit's moments are those of the whole batch"
+    device = config.batch_norm == "device"
+    _require(parallel != "jit" or not device, "config.batch_norm", config.batch_norm, takes)
+    alone = parallel == "none" and not config.stream and not config.tensorboard
+    takes = "1 where config.parallel, config.stream or config.tensorboard is set"
+    _require(config.replicas == 1 or alone, "config.replicas", config.replicas, takes)
+    takes = "pmap or jit where several processes run"
+    _require(jax.process_count() == 1 or parallel != "none", "config.parallel", parallel, takes)
     for field in ("batch_size", "clean_batch_size"):
-        _require(
-            config[field] % parts == 0,
-            f"config.{field}",
-            config[field],
-            f"a multiple of {parts}: {devices} devices times {config.micro_batches} micro-batches",
-        )
+        size = config[field]
+        nearest = max(1, size // devices) * devices  # downwards: the clean set has no more
+        takes = f"a multiple of the {devices} devices; nearest: {nearest}"
+        _require(size % devices == 0, f"config.{field}", size, takes)
+        count = config.micro_batches
+        if size // devices % count:
+            near = max(n for n in range(1, count) if size // devices % n == 0)
+            raise ConfigError(
+                f"config.micro_batches: got {count}; takes a divisor of each device's part of "
+                f"config.{field}, which is {size // devices}; nearest: {near}."
+            )
 
 
 def check_name(argument: str, got: str, allowed: Collection[str]) -> None:
@@ -205,29 +262,33 @@ def check_name(argument: str, got: str, allowed: Collection[str]) -> None:
         raise ConfigError(f"{argument}: no such field; did you mean {nearest[0]!r}?")
 
 
-def _check_fields(config: ConfigDict, known: ConfigDict, path: str) -> None:
-    if missing := sorted(set(known) - set(config)):
-        raise ConfigError(
-            f"{path}.{missing[0]}: missing; start from default_config() and change its fields."
-        )
-    for field, value in config.items():
-        check_name(f"{path}.{field}", field, known)
-        if isinstance(known[field], ConfigDict):
-            _check_fields(value, known[field], f"{path}.{field}")
-        elif not isinstance(value, type(known[field])):
-            want = type(known[field]).__name__
-            _require(
-                want == "float" and type(value) is int, f"{path}.{field}", repr(value), f"a {want}"
-            )
-
-
 def _check_choice(argument: str, got: Any, allowed: Sequence[str]) -> None:
     if got not in allowed:
         nearest = difflib.get_close_matches(str(got), allowed, 1, cutoff=0)[0]
         takes = ", ".join(allowed)
-        raise ConfigError(f"{argument}: got {got!r}; takes {takes}; did you mean {nearest!r}?")
+        raise ConfigError(
+            f"{argument}: got {_short(repr(got))}; takes {takes}; did you mean {nearest!r}?"
+        )
 
 
 def _require(condition: bool, argument: str, got: Any, takes: str) -> None:
     if not condition:
-        raise ConfigError(f"{argument}: got {got}; takes {takes}.")
+        raise ConfigError(f"{argument}: got {_short(str(got))}; takes {takes}.")
+
+
+def _short(text: str) -> str:
+    return text if len(text) <= 80 else f"{text[:77]}..."
+
+
+def flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """A nested dict as one dict with dotted keys.
+
+    >>> flatten({"a": {"b": 1}, "c": 2})
+    {'a.b': 1, 'c': 2}
+    """
+    flat: dict[str, Any] = {}
+    for key, value in tree.items():
+        flat |= (
+            flatten(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value}
+        )
+    return flat

@@ -4,32 +4,32 @@ import contextlib
 import functools
 import itertools
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
 from typing import Any, cast
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
-import orbax.checkpoint as ocp
 import tqdm
 from jax.experimental import multihost_utils
 from ml_collections import ConfigDict
 
 from l2rw_jax import data
-from l2rw_jax.models import Model, create_model
 from l2rw_jax.training import checkpoint
 from l2rw_jax.training import workdir as files
-from l2rw_jax.training.compile import compile_evaluate, compile_run, steps_per_call
-from l2rw_jax.training.config import ConfigError, RunError, validate
+from l2rw_jax.training.batches import make_rows
+from l2rw_jax.training.compile import compile_chunks, compile_evaluate, figures_of
+from l2rw_jax.training.config import OutOfMemory, RunError, validate
 from l2rw_jax.training.interrupt import Stopped, stop_on_signal
 from l2rw_jax.training.metrics import noise_auroc, summarize_steps
-from l2rw_jax.training.parallel import AXIS, Engine, make_engine
-from l2rw_jax.training.prepare import RunData, prepare_replicas, without_train_images
-from l2rw_jax.training.state import TrainState, initial_state, make_optimizer, mean_weights
-from l2rw_jax.training.step import make_rows
+from l2rw_jax.training.prepare import without_train_images
+from l2rw_jax.training.resolve import Run, resolve
+from l2rw_jax.training.state import TrainState, mean_weights
 
 Evaluations = dict[int, dict[str, Any]]  # figures by step
+Classes = Mapping[str, np.ndarray]  # what was predicted, by the set's name
+Log = Callable[[dict[str, Any], Classes, TrainState], None]
 
 # No step reads them: they need not lie on every device.
 _ONLY_EVALUATED: dict[str, Any] = {"test_images": None, "test_labels": None}
@@ -49,104 +49,117 @@ def train_and_evaluate(config: ConfigDict, workdir: files.StrPath) -> dict[str, 
 
     Raises:
       ConfigError: the run cannot be as asked for; nothing was written.
-      RunError: the run cannot go on; earlier checkpoints are kept.
+      RunError: the run cannot go on; earlier checkpoints are kept. One that diverged has ended: the
+        same call raises the same again.
       Stopped: SIGTERM or SIGINT came; the state is saved, or the result if that was the end.
     """
-    validate(config)
+    config, workdir = validate(config), files.as_folder(workdir)
     result = files.check_workdir(workdir, config)
     if result is not None:
         return result
-    run_data, model, optimizer = check(config)
+    run = resolve(config)
     writes = jax.process_index() == 0
     with files.locked(workdir) if writes else contextlib.nullcontext(), stop_on_signal() as asked:
         result = files.check_workdir(workdir, config)  # again: another process may have been here
         if result is not None:
             return result
-        try:
-            if writes:
-                files.write_json(f"{workdir}/{files.CONFIG}", config.to_dict())
-            checkpoints = checkpoint.open_checkpoints(workdir, config.keep_checkpoints)
-            with checkpoint.finished_on_error(checkpoints):
-                result = _train(
-                    config, workdir, checkpoints, run_data, model, optimizer, asked, writes
-                )
-        except data.ReadError as error:
-            raise RunError(f"config.dataset={config.dataset}: {error}") from error
-        except OSError as error:
-            raise RunError(
-                f"workdir: {workdir} cannot be written: {error.strerror or error}; earlier "
-                "checkpoints are kept, and the same command goes on from them."
-            ) from error
+        if writes:
+            files.write_json(workdir / files.CONFIG, config.to_dict())
+        with _one_line(config):
+            result = _train(run, workdir, asked, writes)
         if asked():  # too late for this run, but others may be about to follow
             raise Stopped(f"stopped after the last step; the result is in {workdir}.")
         return result
 
 
-def _train(
-    config: ConfigDict,
-    workdir: files.StrPath,
-    checkpoints: ocp.CheckpointManager,
-    run_data: RunData,
-    model: Model,
-    optimizer: optax.GradientTransformation,
-    asked: Callable[[], bool],
-    writes: bool,
-) -> dict[str, Any]:
-    state, key = initial_state(config, model, optimizer, run_data)
-    state = checkpoint.restore_newest(checkpoints, jax.device_get(state))
-    start = _agreed(int(np.max(state.step)))
-    evaluations = _earlier_evaluations(workdir, start, writes)
-    last = config.steps + config.finetune_steps
+@contextlib.contextmanager
+def _one_line(config: ConfigDict) -> Iterator[None]:
+    """What data and memory can do to a run under way, as a ``RunError``."""
+    try:
+        yield
+    except data.ReadError as error:
+        raise RunError(f"config.dataset={config.dataset}: {error}") from error
+    except (MemoryError, jax.errors.JaxRuntimeError) as error:
+        if isinstance(error, jax.errors.JaxRuntimeError) and "RESOURCE_EXHAUSTED" not in str(error):
+            raise
+        reason = str(error).partition("\n")[0][:200]
+        raise OutOfMemory(
+            f"config.model={config.model}: out of memory ({reason}); try more "
+            "config.micro_batches, config.remat, or a smaller config.batch_size."
+        ) from error
 
-    started = time.perf_counter()
-    engine = make_engine(config, num_steps=steps_per_call(config))
-    with open_images(config, engine, run_data, key, start) as images:
-        on_host = without_train_images(run_data) if config.stream else run_data
-        state, *others = engine.put((state, on_host._replace(**_ONLY_EVALUATED), key))
-        compile_ = functools.partial(
-            compile_run, config, model, optimizer, engine, (state, *others)
+
+def _train(run: Run, workdir: Path, asked: Callable[[], bool], writes: bool) -> dict[str, Any]:
+    engine, cadence = run.engine, run.cadence
+    with contextlib.ExitStack() as stack:
+        checkpoints = stack.enter_context(
+            checkpoint.open_checkpoints(workdir, run.config.keep_checkpoints)
         )
-        train = compile_(images)
-        if config.finetune_steps:
-            finetune = compile_(itertools.repeat(None), finetune=True)
-        evaluate = compile_evaluate(config, model, engine, state, on_host)
+        restored = checkpoint.restore_newest(checkpoints, engine.like(run.create))
+        state, notes = restored or (None, {"evaluations": {}})
+        evaluations = {int(step): figures for step, figures in notes["evaluations"].items()}
+        start = _agreed(0 if state is None else int(np.max(state.step)))
+        if writes:
+            files.keep_metrics(workdir, start)
+
+        started = time.perf_counter()
+        images = stack.enter_context(open_images(run, start))
+        if run.config.stream:
+            run = run._replace(data=without_train_images(run.data))
+        state = engine.init(run.create) if state is None else engine.put_state(state)
+        others = engine.put((run.data._replace(**_ONLY_EVALUATED), run.key))
+        train = compile_chunks(run, run.chunk, (state, *others), images)
+        if cadence.last > cadence.train:
+            nothing = itertools.repeat(None)
+            finetune = compile_chunks(run, run.finetune, (state, *others), nothing)
+        evaluate = compile_evaluate(run, state)
         compile_seconds = time.perf_counter() - started
 
+        log = stack.enter_context(_open_log(run, workdir, start)) if writes else None
+        progress = {"initial": start, "total": cadence.last, "unit": "step"}
+        bar = tqdm.tqdm(**progress, desc=run.config.method, disable=None if writes else True)
+        stack.enter_context(bar)
         seconds = 0.0
-        progress = {"initial": start, "total": last, "unit": "step", "desc": config.method}
-        with tqdm.tqdm(**progress, disable=None if writes else True) as bar:
-            for step in range(start + config.log_every, last + 1, config.log_every):
-                started = time.perf_counter()
-                state, metrics = (train if step <= config.steps else finetune)(state)
-                elapsed = time.perf_counter() - started
-                seconds += elapsed
-                line: dict[str, Any] = {"step": step} | summarize_steps(metrics)
-                line["steps_per_second"] = config.log_every / elapsed
-                if step % config.eval_every == 0 or step in (config.steps, last):
-                    evaluations[step] = evaluate(state)
-                    line |= evaluations[step]
-                if writes:
-                    files.append_metrics(workdir, line)
-                end = _reason_to_end(config, workdir, step, metrics, asked())
-                if step % config.checkpoint_every == 0 or step == last or end:
-                    checkpoint.save(checkpoints, engine.get(state))
-                if end:
-                    checkpoint.close(checkpoints)
-                    raise end
-                bar.update(config.log_every)
-                bar.set_postfix(_progress(line, evaluations))
+        for step in range(start + cadence.log, cadence.last + 1, cadence.log):
+            started = time.perf_counter()
+            state, metrics = (train if step <= cadence.train else finetune)(state)
+            elapsed = time.perf_counter() - started
+            seconds += elapsed
+            line: dict[str, Any] = {"step": step} | summarize_steps(metrics)
+            line["steps_per_second"] = cadence.log / elapsed
+            classes = {}
+            if step % cadence.evaluate == 0 or step in (cadence.train, cadence.last):
+                classes = evaluate(state)
+                evaluations[step] = figures_of(run, classes)
+                line |= evaluations[step]
+            if log:
+                log(line, classes, state)
+            end = _reason_to_end(run, workdir, step, metrics, asked())
+            if writes and isinstance(end, RunError):  # first: its checkpoint looks like any other
+                files.write_json(workdir / files.ENDED, {"step": step, "reason": str(end)})
+            if step % cadence.save == 0 or step == cadence.last or end:
+                notes = files.to_json({"evaluations": evaluations})
+                checkpoint.save(checkpoints, engine.to_save(state), notes)
+            if end:
+                checkpoint.finish(checkpoints)
+                raise end
+            bar.update(cadence.log)
+            bar.set_postfix(_progress(line, evaluations))
 
-    checkpoint.close(checkpoints)
-    state = engine.get(state)
-    result = _result(config, state, evaluations, run_data.corrupted)
-    result |= {
-        "steps_per_second": (last - start) / seconds if seconds else None,
+    weight_sum, weight_count, bad_steps = engine.get(
+        (state.weight_sum, state.weight_count, state.bad_steps)
+    )
+    weights = mean_weights(weight_sum, weight_count)
+    result = _result(run, evaluations, weights, weight_count) | {
+        "bad_steps": bad_steps,
+        "steps": cadence.train,
+        "steps_per_second": (cadence.last - start) / seconds if seconds else None,
         "compile_seconds": compile_seconds,
         **files.environment(),
     }
     if writes:
-        files.write_weights(workdir, mean_weights(state), state.weight_count, run_data.corrupted)
-        files.write_json(f"{workdir}/{files.RESULT}", result)
+        files.write_weights(workdir, weights, weight_count, run.data.corrupted)
+        files.write_json(workdir / files.RESULT, result)
     if jax.process_count() > 1:  # what comes next may read it
         multihost_utils.sync_global_devices("result")
     return files.to_json(result)
@@ -163,6 +176,24 @@ def _agreed(start: int) -> int:
     return start
 
 
+@contextlib.contextmanager
+def _open_log(run: Run, workdir: Path, start: int) -> Iterator[Log]:
+    """Yields ``log(line, classes, state)``; without an evaluation there are no classes."""
+    with contextlib.ExitStack() as stack:
+        boards: list[Any] = []
+        if run.config.tensorboard:
+            from l2rw_jax.training.tensorboard import open_board  # an extra, and slow to import
+
+            boards.append(stack.enter_context(open_board(run, workdir, start)))
+
+        def log(line: dict[str, Any], classes: Classes, state: TrainState) -> None:
+            files.append_metrics(workdir, line)
+            for board in boards:
+                board(line, classes, run.engine.get((state.weight_sum, state.weight_count)))
+
+        yield log
+
+
 def _progress(line: dict[str, Any], evaluations: Evaluations) -> dict[str, str]:
     """What stands behind the progress bar; of replicas, means."""
     shown = {"loss": f"{np.mean(line['loss']):.3f}"}
@@ -172,126 +203,79 @@ def _progress(line: dict[str, Any], evaluations: Evaluations) -> dict[str, str]:
 
 
 @contextlib.contextmanager
-def open_images(
-    config: ConfigDict, engine: Engine, run_data: RunData, key: jax.Array, start: int
-) -> Iterator[Iterator[Any]]:
+def open_images(run: Run, start: int) -> Iterator[Iterator[Any]]:
     """An iterator over the images of the compiled calls from step ``start`` on.
 
+    Without ``config.stream`` nothing is sent, and None comes.
+
     Args:
-      config: a validated config; without ``config.stream`` nothing is sent, and None comes.
-      engine: the ``Engine``.
-      run_data: the data on the host, all images included.
-      key: the steps' key.
+      run: the ``Run``, its data with all images.
       start: steps that are done already, a multiple of ``config.log_every``.
     """
-    if not config.stream:
+    if not run.config.stream:
         yield itertools.repeat(None)
         return
-    num_steps = steps_per_call(config)
-    indices = run_data._replace(images=None, test_images=None, test_labels=None)
+    num_steps = run.num_steps
+    indices = run.data._replace(images=None, test_images=None, test_labels=None)
     indices = jax.tree.map(jnp.asarray, indices)
-    rows = jax.jit(functools.partial(make_rows(config, num_steps), indices, key))
-    share = config.batch_size // jax.process_count()
+    rows = jax.jit(functools.partial(make_rows(run.batches, num_steps), indices, run.key))
+    share = run.batches.batch_size // jax.process_count()
     first = jax.process_index() * share
     chunks = data.stream(
-        run_data.images,
+        run.data.images,
         lambda chunk: rows(chunk * num_steps),
-        min(start, config.steps) // num_steps,
-        config.steps // num_steps,
+        min(start, run.cadence.train) // num_steps,
+        run.cadence.train // num_steps,
         columns=slice(first, first + share),
-        put=lambda images: engine.put_images(images[0] if num_steps == 1 else images),
+        put=lambda images: run.engine.put_images(images[0] if num_steps == 1 else images),
     )
     with contextlib.closing(cast(Any, chunks)):  # its threads
         yield chunks
 
 
 def _reason_to_end(
-    config: ConfigDict,
-    workdir: files.StrPath,
-    step: int,
-    metrics: dict[str, np.ndarray],
-    asked: bool,
+    run: Run, workdir: Path, step: int, metrics: dict[str, np.ndarray], asked: bool
 ) -> Exception | None:
     """The exception to end the run with after this step; None to go on."""
+    most = run.config.max_bad_steps
     row = np.atleast_2d(metrics["bad_in_a_row"]).min(0)  # of replicas, while one is good it goes on
-    if (row >= config.max_bad_steps).any():
-        at = int(np.argmax(row >= config.max_bad_steps))
-        first = step - config.log_every + 1 + at + 1 - int(row[at])
-        return RunError(
-            f"step {first}: the loss, the gradient or all scores were not finite for "
-            f"{config.max_bad_steps} steps in a row (config.max_bad_steps); the last good "
-            f"parameters are saved in {workdir}; try a smaller config.learning_rate or a "
-            "config.clip_norm."
-        )
-    last = config.steps + config.finetune_steps
-    if asked and step < last:
+    if (row >= most).any():
+        at = int(np.argmax(row >= most))
+        first = step - run.cadence.log + 1 + at + 1 - int(row[at])
+        return RunError(diverged(first, most, workdir))
+    if asked and step < run.cadence.last:
         return Stopped(
-            f"stopped after step {step} of {last}, saved in {workdir}; the same command goes on."
+            f"stopped after step {step} of {run.cadence.last}, saved in {workdir}; the same "
+            "command goes on."
         )
     return None
 
 
+def diverged(first: int, most: int, workdir: files.StrPath) -> str:
+    """What a run says that ends after ``most`` bad steps in a row, from step ``first`` on."""
+    return (
+        f"step {first}: the loss, the gradient or all scores were not finite for {most} steps in a "
+        f"row (config.max_bad_steps); the last good parameters are saved in {workdir}; try a "
+        "smaller config.learning_rate or a config.clip_norm."
+    )
+
+
 def _result(
-    config: ConfigDict, state: TrainState, evaluations: Evaluations, corrupted: np.ndarray
+    run: Run, evaluations: Evaluations, weights: np.ndarray, counts: np.ndarray
 ) -> dict[str, Any]:
     """What result.json says of the training; of replicas, a list under each figure."""
-    last = max(evaluations)
+    config, last = run.config, max(evaluations)
     accuracy = [evaluations[step]["test_accuracy"] for step in evaluations]
-    weights, counts = np.asarray(mean_weights(state)), np.asarray(state.weight_count)
     if config.replicas == 1:
         seeds = {"seed": config.seed}
-        auroc: Any = noise_auroc(weights, counts, corrupted)
+        auroc: Any = noise_auroc(weights, counts, run.data.corrupted)
     else:
         seeds = {"seeds": list(range(config.seed, config.seed + config.replicas))}
-        auroc = [noise_auroc(*each) for each in zip(weights, counts, corrupted, strict=True)]
+        each = zip(weights, counts, run.data.corrupted, strict=True)
+        auroc = [noise_auroc(*one) for one in each]
     result = {"method": config.method, "dataset": config.dataset} | seeds | evaluations[last]
     result |= {"best_test_accuracy": np.max(accuracy, 0), "noise_auroc": auroc}
     if config.finetune_steps:
         before = evaluations[config.steps]["test_accuracy"]
         result["test_accuracy_before_finetune"] = before
-    return result | {"bad_steps": state.bad_steps, "steps": config.steps}
-
-
-def _earlier_evaluations(workdir: files.StrPath, start: int, writes: bool) -> Evaluations:
-    """The evaluations up to the step that the run goes on from; drops later metrics."""
-    return {
-        line["step"]: {name: line[name] for name in line if name.startswith(("test_", "val_"))}
-        for line in files.keep_metrics(workdir, start, rewrite=writes)
-        if "test_accuracy" in line
-    }
-
-
-def check(config: ConfigDict) -> tuple[RunData, Model, optax.GradientTransformation]:
-    """Makes all that a run needs, without writing or training anything.
-
-    Returns:
-      ``(RunData, Model, optimizer)``, the data on the host.
-
-    Raises:
-      ConfigError: the run cannot be as asked for.
-    """
-    validate(config)
-    run_data, num_classes = prepare_replicas(config)
-    try:
-        model = create_model(
-            config.model,
-            num_classes=num_classes,
-            image_shape=run_data.images.shape[1:],
-            dtype=config.dtype,
-            dropout=config.dropout,
-            batch_norm_axis=AXIS if config.batch_norm == "global" else None,
-            remat=config.remat,
-        )
-    except ValueError as error:
-        raise ConfigError(f"config.model={config.model}: {error}") from error
-    optimizer = make_optimizer(config)
-    params, _ = jax.eval_shape(model.init, jax.random.key(0))
-    try:
-        _, opt_state = jax.eval_shape(lambda p: optimizer.update(p, optimizer.init(p), p), params)
-        if any(
-            jax.dtypes.issubdtype(x.dtype, jax.dtypes.prng_key) for x in jax.tree.leaves(opt_state)
-        ):
-            raise TypeError("its state holds a random key, which checkpoints do not take")
-    except TypeError as error:  # it asks for more than gradients, or an argument is of no use
-        raise ConfigError(f"config.optimizer={config.optimizer}: {error}") from error
-    return run_data, model, optimizer
+    return result

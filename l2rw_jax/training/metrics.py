@@ -62,8 +62,8 @@ def summarize_steps(metrics: Mapping[str, np.ndarray]) -> dict[str, Any]:
         for name, values in metrics.items():
             finite = np.isfinite(values)
             line[name] = np.sum(values, -1, where=finite) / np.sum(finite, -1)
-    del line["bad_in_a_row"]
     return line | {
+        "bad_in_a_row": np.max(metrics["bad_in_a_row"], -1),
         "bad_steps": np.sum(metrics["bad_in_a_row"] > 0, -1),
         "grad_norm_max": np.max(metrics["grad_norm"], -1),
         "effective_sample_size_min": np.min(metrics["effective_sample_size"], -1),

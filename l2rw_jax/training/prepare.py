@@ -1,7 +1,8 @@
 """From a config to the data of a run, on the host: load, thin, split, corrupt."""
 
+import contextlib
 import copy
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -73,43 +74,42 @@ def prepare(config: ConfigDict) -> tuple[RunData, int]:
     Raises:
       ConfigError: the data cannot be loaded, or not split as the config asks.
     """
-    try:
-        return _prepare(config)
-    except (ValueError, OSError, data.ReadError) as error:
-        raise ConfigError(f"config.dataset={config.dataset}: {error}") from error
-
-
-def _prepare(config: ConfigDict) -> tuple[RunData, int]:
-    dataset = data.load(config.dataset, data_dir=config.data_dir or None, lazy=config.stream)
-    num_classes = len(config.classes) or dataset.num_classes
-    chosen, labels = _select(dataset.train_labels, config.classes, dataset.num_classes)
-    test_chosen, test_labels = _select(dataset.test_labels, config.classes, dataset.num_classes)
+    with _refused(f"config.dataset={config.dataset[:80]}: "):
+        dataset = data.load(config.dataset, data_dir=config.data_dir or None, lazy=config.stream)
+        num_classes = len(config.classes) or dataset.num_classes
+        chosen, labels = _select(dataset.train_labels, config.classes, dataset.num_classes)
+        test_chosen, test_labels = _select(dataset.test_labels, config.classes, dataset.num_classes)
     # A stream each, so that more noise, say, leaves the split as it is.
     imbalance_seed, split_seed, noise_seed, val_noise_seed = (
         int(seed) for seed in np.random.SeedSequence(config.seed).generate_state(4)
     )
 
-    kept = _thin(config.imbalance, labels, num_classes, imbalance_seed)
+    with _refused("config.imbalance: "):
+        kept = _thin(config.imbalance, labels, num_classes, imbalance_seed)
     chosen, labels = chosen[kept], labels[kept]
-    train, clean, val = data.split(
-        labels,
-        clean_size=config.clean_size,
-        val_size=config.val_size,
-        num_classes=num_classes,
-        balanced=config.clean_balanced,
-        seed=split_seed,
-    )
-    if config.batch_size > len(train):
-        raise ValueError(
-            f"config.batch_size is {config.batch_size}, but only {len(train)} images are left to "
-            "train on: make it smaller"
+    with _refused("config."):
+        train, clean, val = data.split(
+            labels,
+            clean_size=config.clean_size,
+            val_size=config.val_size,
+            num_classes=num_classes,
+            balanced=config.clean_balanced,
+            seed=split_seed,
         )
-    noisy, corrupted = _corrupt(config.noise, labels[train], num_classes, noise_seed)
+    if config.batch_size > len(train):
+        raise ConfigError(
+            f"config.batch_size: got {config.batch_size}, but only {len(train)} images are left to "
+            "train on; takes at most as many."
+        )
+    with _refused("config.noise."):
+        noisy, corrupted = _corrupt(config.noise, labels[train], num_classes, noise_seed)
     if config.clean_in_train:
         train = np.concatenate([train, clean])
         noisy = np.concatenate([noisy, labels[clean]])
         corrupted = np.concatenate([corrupted, np.zeros(len(clean), bool)])
-    val_noisy, _ = _corrupt(config.noise, labels[val], num_classes, val_noise_seed)
+    val_noisy = labels[val]
+    if config.val_size:
+        val_noisy, _ = _corrupt(config.noise, labels[val], num_classes, val_noise_seed)
 
     def part(index: np.ndarray, label: np.ndarray) -> Part:
         return Part(chosen[index].astype(np.int32), label.astype(np.int32))
@@ -125,6 +125,15 @@ def _prepare(config: ConfigDict) -> tuple[RunData, int]:
         test_labels=test_labels,
     )
     return run_data, num_classes
+
+
+@contextlib.contextmanager
+def _refused(prefix: str) -> Iterator[None]:
+    """What the data functions refuse, as a mistake in the config."""
+    try:
+        yield
+    except (ValueError, TypeError, OSError, data.ReadError) as error:
+        raise ConfigError(f"{prefix}{error}") from error
 
 
 def prepare_replicas(config: ConfigDict) -> tuple[RunData, int]:

@@ -9,19 +9,18 @@ from pathlib import Path
 from typing import Any, cast
 
 import jax
-import numpy as np
 from absl import logging
 from ml_collections import ConfigDict
 
 from l2rw_jax.training import workdir as files
-from l2rw_jax.training.config import ConfigError, RunError
-from l2rw_jax.training.loop import train_and_evaluate
+from l2rw_jax.training.config import ConfigError, OutOfMemory, RunError, validate
+from l2rw_jax.training.loop import diverged, train_and_evaluate
 from l2rw_jax.training.prepare import with_seed
 
 
 def train_seeds(
     config: ConfigDict, folders: Sequence[files.StrPath], *, together: bool | None = None
-) -> list[dict[str, Any]]:
+) -> list[dict[str, Any] | RunError]:
     """Trains seeds ``config.seed``, ``config.seed + 1``, ..., one a folder.
 
     Those that are not done yet train as one program (``config.replicas``), in the folder
@@ -34,11 +33,10 @@ def train_seeds(
       together: whether to train them as one program; by default on accelerators.
 
     Returns:
-      Their results, a list of dicts.
+      Their results, a list of dicts; for a seed that cannot go on, the ``RunError`` that says why.
 
     Raises:
       ConfigError, Stopped: as ``train_and_evaluate`` does.
-      RunError: some seeds cannot go on; the others are done.
     """
     if config.replicas != 1:
         raise ConfigError(f"config.replicas: got {config.replicas}; takes 1 where seeds are given.")
@@ -46,24 +44,31 @@ def train_seeds(
     folder_of = dict(zip(configs, map(Path, folders), strict=True))
     if together is None:
         together = jax.default_backend() != "cpu"
-    if together and config.parallel == "none" and not config.stream:
+    alone = config.parallel == "none" and not config.stream and not config.tensorboard
+    if together and alone:
         for path in folder_of[config.seed].parent.glob("seeds*-*"):  # trained, but not yet split
             first, last = map(int, path.name.removeprefix("seeds").split("-"))
             if (path / files.RESULT).exists():
                 _split(with_seed(config, first), last - first + 1, path, folder_of)
-        todo = [s for s, each in configs.items() if files.check_workdir(folder_of[s], each) is None]
+        todo = [seed for seed, each in configs.items() if not _ended(folder_of[seed], each)]
         # Replicas are consecutive seeds.
         for _, group in itertools.groupby(enumerate(todo), lambda item: item[1] - item[0]):
             _train_together(config, [seed for _, seed in group], folder_of)
-    results, errors = [], []
+    results: list[dict[str, Any] | RunError] = []
     for seed, each in configs.items():  # those that are done already only give their result
         try:
             results.append(train_and_evaluate(each, folder_of[seed]))
         except RunError as error:
-            errors.append(f"seed {seed}: {error}")
-    if errors:
-        raise RunError("; ".join(errors))
+            results.append(error)
     return results
+
+
+def _ended(folder: Path, config: ConfigDict) -> bool:
+    """Whether the run in ``folder`` has its result, or has ended without."""
+    try:
+        return files.check_workdir(folder, validate(config)) is not None
+    except RunError:
+        return True
 
 
 def _train_together(config: ConfigDict, seeds: list[int], folder_of: Mapping[int, Path]) -> None:
@@ -74,16 +79,14 @@ def _train_together(config: ConfigDict, seeds: list[int], folder_of: Mapping[int
     first = with_seed(config, seeds[0])
     try:
         train_and_evaluate(_replicated(first, len(seeds)), joint)
-    except RunError as error:  # one seed's end is no reason to lose the others
-        logging.warning("%s: its seeds are trained one by one: %s", joint, error)
-        return
-    except jax.errors.JaxRuntimeError as error:
-        if "RESOURCE_EXHAUSTED" not in str(error) or any(joint.glob("checkpoints/[0-9]*")):
-            raise
+        fits = True
+    except RunError as error:
+        if not isinstance(error, OutOfMemory) or any(joint.glob("checkpoints/[0-9]*")):
+            # One seed's end is no reason to lose the others.
+            logging.warning("%s: its seeds are trained one by one: %s", joint, error)
+            return
         logging.warning("%d replicas do not fit into memory: halving", len(seeds))
         fits = False
-    else:
-        fits = True
     if fits:
         _split(first, len(seeds), joint, folder_of)
         return
@@ -101,19 +104,26 @@ def _replicated(config: ConfigDict, count: int) -> ConfigDict:
 
 def _split(first: ConfigDict, count: int, joint: Path, folder_of: Mapping[int, Path]) -> None:
     """Writes the replicas' files, each as its seed alone would have left them, the result last."""
-    result = cast(dict[str, Any], files.check_workdir(joint, _replicated(first, count)))
+    config = validate(_replicated(first, count))
+    result = cast(dict[str, Any], files.check_workdir(joint, config))
     lines = files.read_metrics(joint)
-    with np.load(joint / "weights.npz") as arrays:
-        weights = [arrays[name] for name in ("mean_weight", "count", "corrupted")]
+    weights = files.read_weights(joint)
     for i in range(count):
-        config, folder = with_seed(first, first.seed + i), folder_of.get(first.seed + i)
-        if folder is None or (folder / files.RESULT).exists():
+        config = validate(with_seed(first, first.seed + i))
+        folder = folder_of.get(config.seed)
+        if folder is None or _ended(folder, config):
             continue
         folder.mkdir(parents=True, exist_ok=True)
         files.write_json(folder / files.CONFIG, config.to_dict())
         own = "".join(json.dumps(_own(line, i)) + "\n" for line in lines)
-        (folder / "metrics.jsonl").write_text(own)
-        files.write_weights(folder, *(each[i] for each in weights))
+        (folder / files.METRICS).write_text(own)
+        most = config.max_bad_steps
+        bad = next((line for line in lines if line["bad_in_a_row"][i] >= most), None)
+        if bad is not None:  # alone it would have ended there
+            reason = diverged(bad["step"], most, folder)
+            files.write_json(folder / files.ENDED, {"step": bad["step"], "reason": reason})
+            continue
+        files.write_weights(folder, *(each[i] for each in weights.values()))
         seed = {"seed": config.seed, "replicas": count}
         figures = {name: value for name, value in result.items() if name != "seeds"}
         files.write_json(folder / files.RESULT, seed | _own(figures, i))

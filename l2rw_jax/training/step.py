@@ -6,16 +6,14 @@ from typing import Any, Protocol
 import jax
 import jax.numpy as jnp
 import optax
-from jax.typing import ArrayLike
-from ml_collections import ConfigDict
 
 from l2rw_jax import data, losses
-from l2rw_jax.methods import get_method, own_part
+from l2rw_jax.methods import Method
 from l2rw_jax.models import Model
-from l2rw_jax.training.prepare import Part, RunData
-from l2rw_jax.training.state import TrainState, kernels, network
-
-Arrays = dict[str, jax.Array]  # a batch, or metrics
+from l2rw_jax.training.batches import Arrays, Batches, draw, draw_clean, step_keys, take
+from l2rw_jax.training.optimizers import kernels
+from l2rw_jax.training.prepare import RunData
+from l2rw_jax.training.state import TrainState, network
 
 
 class Step(Protocol):
@@ -28,11 +26,18 @@ class Step(Protocol):
 
 
 def make_step(
-    config: ConfigDict,
+    method: Method,
     model: Model,
     optimizer: optax.GradientTransformation,
+    batches: Batches,
     *,
+    micro_batches: int = 1,
+    clean_weight_decay: float = 0.0,
+    inner: optax.GradientTransformation | None = None,
+    ema: float = 0.0,
     axis_name: str | None = None,
+    shard: Callable[[Any], Any] = lambda tree: tree,
+    replicate: Callable[[Any], Any] = lambda tree: tree,
     finetune: bool = False,
 ) -> Step:
     """Returns ``step(state, run_data, key, images=None) -> (state, metrics)``.
@@ -43,30 +48,42 @@ def make_step(
     nothing but the counters; the learning rate's schedule, too, counts good steps.
 
     Args:
-      config: a validated config.
+      method: the ``Method``.
       model: the ``Model``.
       optimizer: an Optax optimizer for the model's parameters.
+      batches: the ``Batches``.
+      micro_batches: parts that a batch is computed in, one after the other.
+      clean_weight_decay: L2 on kernels in the clean loss.
+      inner: the optimizer of l2rw's look-ahead, as ``method`` has it.
+      ema: decay of ``state.ema_params``; 0 for none.
       axis_name: mapped axis of the devices that share a batch. Each draws the whole batch's indices
         and takes its part, so that any number of devices trains on the same images.
-      finetune: train on the clean set alone, and leave the examples' weights as they are.
+      shard: what says to the compiler that a batch's arrays are divided among devices;
+      replicate: that they lie whole on each.
+      finetune: leave the examples' weights as they are.
 
     Returns:
       The step; ``metrics`` is a dict of scalars, the whole batch's. ``images`` are the (device's
       part of the) batch's, if they are not to be taken from ``run_data``.
     """
-    method = get_method("clean_only" if finetune else config.method)
 
     def step(
         state: TrainState, run_data: RunData, key: jax.Array, images: Any = None
     ) -> tuple[TrainState, Arrays]:
-        keys = _keys(key, state.step)
-        rows = _draw(config, run_data, keys[0])
-        trusted = data.sample_without_replacement(
-            keys[1], len(run_data.clean.index), config.clean_batch_size
+        keys = step_keys(key, state.step)
+        rows = draw(batches, run_data, keys[0])
+        clean_rows = draw_clean(batches, run_data, keys[1])
+        batch = take(
+            batches, run_data, run_data.train, rows, keys[2], axis_name=axis_name, images=images
         )
-        batch = _batch(config, run_data, run_data.train, rows, keys[2], axis_name, images)
-        clean_batch = _batch(config, run_data, run_data.clean, trusted, keys[3], axis_name)
-        forward = _make_forward(config, model, state.model_state)
+        clean_batch = take(
+            batches, run_data, run_data.clean, clean_rows, keys[3], axis_name=axis_name
+        )
+        batch, clean_batch = (
+            each | shard({name: each[name] for name in ("image", "label")})
+            for each in (batch, clean_batch)
+        )
+        forward = _make_forward(model, state.model_state, micro_batches)
 
         def per_example_loss_fn(params: optax.Params, batch: Arrays) -> tuple[jax.Array, Any]:
             logits, model_state = forward(params, batch)
@@ -77,23 +94,28 @@ def make_step(
 
         def clean_loss_fn(params: optax.Params, batch: Arrays) -> jax.Array:
             loss = losses.cross_entropy(forward(params, batch)[0], batch["label"]).mean()
-            if config.clean_weight_decay:
-                loss += config.clean_weight_decay / 2 * _squares(params)
+            if clean_weight_decay:
+                loss += clean_weight_decay / 2 * _squares(params)
             return loss
 
-        value_and_grad = method.value_and_grad(
-            per_example_loss_fn, clean_loss_fn, rng=keys[4], axis_name=axis_name
-        )
+        options: dict[str, Any] = {"rng": keys[4], "axis_name": axis_name}
+        if inner:
+            options["inner_state"] = state.inner_state
+        value_and_grad = method.value_and_grad(per_example_loss_fn, clean_loss_fn, **options)
         (loss, aux), grads = value_and_grad(state.params, batch, clean_batch)
         model_state, correct = aux.aux
         weights, scores, accuracy = _gather(aux.weights, aux.scores, correct, axis_name)
+        weights, scores, rows = replicate((weights, scores, rows))
 
         updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
-        updated = state._replace(
-            params=optax.apply_updates(state.params, updates),
-            model_state=model_state,
-            opt_state=opt_state,
-        )
+        params = optax.apply_updates(state.params, updates)
+        updated = state._replace(params=params, model_state=model_state, opt_state=opt_state)
+        if inner:
+            _, inner_state = inner.update(grads, state.inner_state, state.params)
+            updated = updated._replace(inner_state=inner_state)
+        if ema:
+            average = optax.incremental_update(params, state.ema_params, 1 - ema)
+            updated = updated._replace(ema_params=average)
         if not finetune:
             updated = updated._replace(
                 weight_sum=state.weight_sum.at[rows].add(weights),
@@ -152,77 +174,17 @@ def make_chunk(step: Step, num_steps: int, *, average_over: str | None = None) -
     return chunk
 
 
-def make_rows(
-    config: ConfigDict, num_steps: int
-) -> Callable[[RunData, jax.Array, ArrayLike], jax.Array]:
-    """Returns ``rows(run_data, key, step) -> [num_steps, b]``: the images of the next steps."""
-
-    def rows(run_data: RunData, key: jax.Array, step: ArrayLike) -> jax.Array:
-        def rows_of(step: ArrayLike) -> jax.Array:
-            return run_data.train.index[_draw(config, run_data, _keys(key, step)[0])]
-
-        return jax.vmap(rows_of)(step + jnp.arange(num_steps))
-
-    return rows
-
-
 def make_predict(
-    config: ConfigDict, model: Model, batch_size: int = 500
+    model: Model, batches: Batches
 ) -> Callable[[optax.Params, Any, jax.Array], jax.Array]:
-    """Returns ``predict(params, model_state, images) -> [n]`` classes, in batches on the device."""
+    """Returns ``predict(params, model_state, images) -> [n]`` classes."""
 
     def predict(params: optax.Params, model_state: Any, images: jax.Array) -> jax.Array:
-        def predict_one(image: jax.Array) -> jax.Array:
-            scaled = data.to_float(image[None], low=config.low, high=config.high)
-            logits, _ = model.apply(network(params), model_state, scaled, train=False)
-            return jnp.argmax(logits[0], -1)
-
-        return jax.lax.map(predict_one, images, batch_size=min(batch_size, len(images)))
+        scaled = data.to_float(images, low=batches.low, high=batches.high)
+        logits, _ = model.apply(network(params), model_state, scaled, train=False)
+        return jnp.argmax(logits, -1)
 
     return predict
-
-
-def _keys(key: jax.Array, step: ArrayLike) -> jax.Array:
-    """A step's keys: batch, clean batch, the augmentation and dropout of either, method."""
-    return jax.random.split(jax.random.fold_in(key, step), 5)
-
-
-def _draw(config: ConfigDict, run_data: RunData, key: jax.Array) -> jax.Array:
-    """Rows of ``run_data.train`` for one whole batch, ``[b]``."""
-    if get_method(config.method).balanced:
-        counts = run_data.confusion.sum(0)
-        return data.sample_balanced(key, run_data.train.label, counts, config.batch_size)
-    return data.sample(key, len(run_data.train.index), config.batch_size)
-
-
-def _batch(
-    config: ConfigDict,
-    run_data: RunData,
-    part: Part,
-    rows: jax.Array,
-    key: jax.Array,
-    axis_name: str | None,
-    images: Any = None,
-) -> Arrays:
-    """This device's share of the batch that ``rows`` of ``part`` make."""
-    augment_key, dropout_key = jax.random.split(key)
-    # A key an image, so that an image is augmented alike whichever device it is on.
-    keys = own_part(jax.random.split(augment_key, len(rows)), axis_name)
-    rows = own_part(rows, axis_name)
-    if images is None:
-        images = run_data.images[part.index[rows]]
-    augmented = jax.vmap(
-        lambda key, image: data.augment(key, image[None], pad=config.pad, flip=config.flip)[0]
-    )(keys, images)
-    if axis_name is not None:
-        dropout_key = jax.random.fold_in(dropout_key, jax.lax.axis_index(axis_name))
-    return {
-        "image": data.to_float(augmented, low=config.low, high=config.high),
-        "label": part.label[rows],
-        "rng": dropout_key,  # its own: a shared mask would tie the batch to the clean batch
-        "true_counts": run_data.confusion.sum(1),
-        "label_counts": run_data.confusion.sum(0),
-    }
 
 
 def _gather(
@@ -239,7 +201,7 @@ def _gather(
 
 
 def _make_forward(
-    config: ConfigDict, model: Model, model_state: Any
+    model: Model, model_state: Any, micro_batches: int
 ) -> Callable[[optax.Params, Arrays], tuple[jax.Array, Any]]:
     """Returns ``forward(params, batch) -> (logits, model_state)``, in training.
 
@@ -252,12 +214,15 @@ def _make_forward(
         return model.apply(network(params), model_state, images, train=True, rng=rng)
 
     def forward(params: optax.Params, batch: Arrays) -> tuple[jax.Array, Any]:
-        images, rng, count = batch["image"], batch["rng"], config.micro_batches
+        images, rng, count = batch["image"], batch["rng"], micro_batches
         if count == 1:
             return model.apply(network(params), model_state, images, train=True, rng=rng)
-        parts = images.reshape(count, -1, *images.shape[1:]), jax.random.split(rng, count)
-        logits, states = jax.lax.map(lambda part_: part(params, *part_), parts)
-        return logits.reshape(-1, logits.shape[-1]), jax.tree.map(lambda s: s.mean(0), states)
+        # A part takes rows from all over the batch: each device has an equal share of every part.
+        parts = images.reshape(-1, count, *images.shape[1:]).swapaxes(0, 1)
+        keys = jax.random.split(rng, count)
+        logits, states = jax.lax.map(lambda part_: part(params, *part_), (parts, keys))
+        logits = logits.swapaxes(0, 1).reshape(-1, logits.shape[-1])
+        return logits, jax.tree.map(lambda s: s.mean(0), states)
 
     return forward
 

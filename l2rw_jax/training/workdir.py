@@ -1,4 +1,4 @@
-"""The files that a run leaves: config.json, metrics.jsonl, weights.npz and result.json."""
+"""The files that a run leaves: config.json, metrics.jsonl, weights.npz, result.json, ended.json."""
 
 import contextlib
 import fcntl
@@ -6,21 +6,42 @@ import json
 import math
 import os
 import platform
-from collections.abc import Iterator, Mapping
+import re
+import zipfile
+import zlib
+from collections.abc import Iterator
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
+from absl import logging
 from ml_collections import ConfigDict
 from numpy.typing import ArrayLike
 
-from l2rw_jax.training.config import ConfigError
+from l2rw_jax.training.config import ConfigError, RunError, flatten
 
-CONFIG, RESULT = "config.json", "result.json"
+CONFIG, METRICS, RESULT, ENDED = "config.json", "metrics.jsonl", "result.json", "ended.json"
+WEIGHTS, CHECKPOINTS = "weights.npz", "checkpoints"
 
 StrPath = str | os.PathLike[str]
+
+
+def as_folder(workdir: StrPath) -> Path:
+    """``workdir`` as a path.
+
+    Raises:
+      ConfigError: it is empty, or no folder of this machine's file system.
+    """
+    text = os.fspath(workdir)
+    if not text or "\0" in text:
+        raise ConfigError(f"workdir: got {text!r}; takes the name of a folder.")
+    if re.match(r"\w+://", text):
+        raise ConfigError(
+            f"workdir: got {text}; takes a folder of this machine's file system: mount the bucket."
+        )
+    return Path(text)
 
 
 def check_workdir(workdir: StrPath, config: ConfigDict) -> dict[str, Any] | None:
@@ -28,35 +49,58 @@ def check_workdir(workdir: StrPath, config: ConfigDict) -> dict[str, Any] | None
 
     Raises:
       ConfigError: ``workdir`` holds a run of another config, or is no folder.
+      RunError: the run has ended for good, or its result cannot be read.
     """
-    workdir = Path(workdir)
-    if workdir.exists() and not workdir.is_dir():
-        raise ConfigError(f"workdir: {workdir} is a file; takes a folder.")
-    if not (workdir / "config.json").exists():
-        for name in ("metrics.jsonl", "checkpoints", RESULT):
-            if (workdir / name).exists():
+    workdir = as_folder(workdir)
+    files, folders = (CONFIG, METRICS, RESULT, ENDED, WEIGHTS), (CHECKPOINTS,)
+    with _readable(workdir):
+        if workdir.exists() and not workdir.is_dir():
+            raise ConfigError(f"workdir: {workdir} is a file; takes a folder.")
+        found = {name: workdir / name for name in files + folders if (workdir / name).exists()}
+        for name, path in found.items():
+            if path.is_dir() != (name in folders):
+                kind = "folder" if path.is_dir() else "file"
                 raise ConfigError(
-                    f"workdir: {workdir} holds {name} of a run without its config.json; take "
-                    "another folder, or remove that one."
+                    f"workdir: {path} is a {kind}, not a run's; take another folder, or remove it."
                 )
+    if CONFIG not in found:
+        if found:
+            raise ConfigError(
+                f"workdir: {workdir} holds {next(iter(found))} of a run without its {CONFIG}; take "
+                "another folder, or remove that one."
+            )
         return None
     try:
-        found = flatten(json.loads((workdir / "config.json").read_text()))
-    except (ValueError, AttributeError):
+        held = flatten(_read_json(workdir / CONFIG))
+    except RunError:
         raise ConfigError(
-            f"workdir: {workdir}/config.json is not a config; take another folder, or remove that "
-            "one."
+            f"workdir: {workdir}/{CONFIG} is not a config; take another folder, or remove that one."
         ) from None
     wanted = flatten(to_json(config.to_dict()))
-    for field in sorted(found.keys() | wanted.keys()):
-        if found.get(field) != wanted.get(field):
+    for field in sorted(held.keys() | wanted.keys()):
+        if held.get(field) != wanted.get(field):
             raise ConfigError(
                 f"workdir: {workdir} holds a run of another config: its {field} is "
-                f"{found.get(field)!r}, not {wanted.get(field)!r}; take another folder, or remove "
+                f"{held.get(field)!r}, not {wanted.get(field)!r}; take another folder, or remove "
                 "that one."
             )
-    result = workdir / RESULT
-    return json.loads(result.read_text()) if result.exists() else None
+    if ENDED in found:
+        reason = _read_json(workdir / ENDED).get("reason")
+        raise RunError(f"{reason} That run has ended; remove {workdir} to start it anew.")
+    return _read_json(workdir / RESULT) if RESULT in found else None
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        value = json.loads(path.read_bytes())
+        if isinstance(value, dict):
+            return value
+        reason = "no JSON object"
+    except (ValueError, RecursionError):
+        reason = "no JSON"
+    except OSError as error:
+        reason = str(error.strerror)
+    raise RunError(f"{path} cannot be read: {reason}; remove it, and the run writes it again.")
 
 
 @contextlib.contextmanager
@@ -81,49 +125,94 @@ def locked(workdir: StrPath) -> Iterator[None]:
         yield
 
 
+@contextlib.contextmanager
+def _readable(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:  # such as a name that is too long
+        raise ConfigError(f"workdir: {path} cannot be read: {error.strerror}.") from None
+
+
+@contextlib.contextmanager
+def _written(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise RunError(
+            f"workdir: {path} cannot be written: {error.strerror or error}; earlier checkpoints "
+            "are kept, and the same command goes on from them."
+        ) from error
+
+
 def append_metrics(workdir: StrPath, line: dict[str, Any]) -> None:
     """Adds one line to metrics.jsonl."""
-    with Path(workdir, "metrics.jsonl").open("a") as file:
+    path = Path(workdir, METRICS)
+    with _written(path), path.open("a") as file:
         file.write(json.dumps(to_json(line)) + "\n")
 
 
 def read_metrics(workdir: StrPath) -> list[dict[str, Any]]:
-    """The lines of metrics.jsonl, as dicts."""
-    return [json.loads(line) for line in Path(workdir, "metrics.jsonl").read_text().splitlines()]
+    """The lines of metrics.jsonl, as dicts; what is damaged is left out, and said so."""
+    path = Path(workdir, METRICS)
+    try:
+        written = path.read_bytes().splitlines()
+    except OSError as error:
+        logging.warning("%s cannot be read (%s): it starts anew", path, error.strerror)
+        return []
+    lines = []
+    for number, text in enumerate(written, 1):
+        try:
+            line = json.loads(text)
+            if type(line["step"]) is not int:
+                raise TypeError
+            lines.append(line)
+        except (ValueError, RecursionError, KeyError, TypeError):
+            logging.warning("%s: line %d of %d is damaged: left out", path, number, len(written))
+    return lines
 
 
-def keep_metrics(workdir: StrPath, step: int, *, rewrite: bool = True) -> list[dict[str, Any]]:
-    """The lines of metrics.jsonl up to ``step``; with ``rewrite`` the others are dropped."""
-    path = Path(workdir, "metrics.jsonl")
-    kept = []
-    for line in path.read_text().splitlines() if path.exists() and step else []:
-        kept.append(json.loads(line))
-        if kept[-1]["step"] == step:  # what follows may be torn
-            break
-    if rewrite:
-        temporary = Path(f"{path}.tmp")
+def keep_metrics(workdir: StrPath, step: int) -> None:
+    """Drops the lines of metrics.jsonl after ``step``, and those that are damaged."""
+    path = Path(workdir, METRICS)
+    kept = [line for line in read_metrics(workdir) if line["step"] <= step] if step else []
+    temporary = Path(f"{path}.tmp")
+    with _written(path):
         temporary.write_text("".join(json.dumps(line) + "\n" for line in kept))
         os.replace(temporary, path)
-    return kept
 
 
 def write_weights(
     workdir: StrPath, mean_weights: ArrayLike, weight_counts: ArrayLike, corrupted: ArrayLike
 ) -> None:
     """Writes what each training example weighed, ``[n]`` each, to weights.npz."""
-    np.savez(
-        Path(workdir, "weights.npz"),
-        mean_weight=mean_weights,
-        count=weight_counts,
-        corrupted=corrupted,
-    )
+    path = Path(workdir, WEIGHTS)
+    with _written(path):
+        np.savez(path, mean_weight=mean_weights, count=weight_counts, corrupted=corrupted)
+
+
+def read_weights(workdir: StrPath) -> dict[str, np.ndarray]:
+    """What ``write_weights`` wrote: mean_weight, count and corrupted.
+
+    Raises:
+      RunError: it cannot be read.
+    """
+    path = Path(workdir, WEIGHTS)
+    try:
+        with np.load(path) as arrays:
+            return {name: arrays[name] for name in ("mean_weight", "count", "corrupted")}
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+        reason = str(error).partition("\n")[0]
+        raise RunError(
+            f"{path} cannot be read: {reason}; remove {workdir} to train that run again."
+        ) from None
 
 
 def write_json(path: StrPath, value: Any) -> None:
     """Writes ``value`` as JSON, whole or not at all."""
     temporary = Path(f"{path}.tmp")
-    temporary.write_text(json.dumps(to_json(value), indent=2) + "\n")
-    os.replace(temporary, path)
+    with _written(Path(path)):
+        temporary.write_text(json.dumps(to_json(value), indent=2) + "\n")
+        os.replace(temporary, path)
 
 
 def to_json(value: Any) -> Any:
@@ -137,20 +226,6 @@ def to_json(value: Any) -> Any:
     if isinstance(value, float) and not math.isfinite(value):
         return None
     return value
-
-
-def flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """A nested dict as one dict with dotted keys.
-
-    >>> flatten({"a": {"b": 1}, "c": 2})
-    {'a.b': 1, 'c': 2}
-    """
-    flat: dict[str, Any] = {}
-    for key, value in tree.items():
-        flat |= (
-            flatten(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value}
-        )
-    return flat
 
 
 def environment() -> dict[str, Any]:

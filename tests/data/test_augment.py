@@ -96,17 +96,6 @@ def test_sample_without_replacement_is_uniform_and_distinct():
         assert np.sum((np.bincount(column, minlength=10) - 300) ** 2 / 300) < 27.88
 
 
-def test_errors():
-    with pytest.raises(ValueError, match=r"^images has shape \[5, 7, 3\]: give \[b, H, W, C\]$"):
-        augment(KEY, IMAGES[0])
-    with pytest.raises(ValueError, match=r"^pad is -1: give 0 or more pixels$"):
-        augment(KEY, IMAGES, pad=-1)
-    with pytest.raises(ValueError, match=r"^images is float32: give uint8"):
-        to_float(jnp.zeros(3))
-    with pytest.raises(ValueError, match=r"^size is 5: give at most n=4"):
-        sample_without_replacement(KEY, 4, 5)
-
-
 def test_balanced_draws_take_every_class_and_every_member_equally_often():
     labels = jnp.array([2, 0, 2, 2, 0, 2, 2, 4] * 3)  # classes 1 and 3 have no examples
     counts = jnp.bincount(labels, length=5).astype(jnp.float32)

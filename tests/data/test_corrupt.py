@@ -115,11 +115,9 @@ def test_long_tail_ratio_outside_range(ratio):
 @pytest.mark.parametrize(
     ("labels", "num_classes", "message"),
     [
-        ([0], 1, "^num_classes is 1: give at least 2 classes$"),
+        ([0], 1, "^num_classes is 1: give an integer of at least 2$"),
         ([0, 5], 5, r"^labels span 0\.\.5: give classes 0\.\.4, or raise num_classes$"),
         ([-1, 3], 5, r"^labels span -1\.\.3: give classes 0\.\.4, or raise num_classes$"),
-        ([0.0], 5, r"^labels is float64 \[1\]: give integers of shape \[n\]$"),
-        ([[0]], 5, r"^labels is int64 \[1, 1\]: give integers of shape \[n\]$"),
     ],
 )
 def test_bad_labels(labels, num_classes, message):
@@ -128,7 +126,7 @@ def test_bad_labels(labels, num_classes, message):
 
 
 def test_background_is_a_class():
-    with pytest.raises(ValueError, match=r"^background is 5: give a class in 0\.\.4$"):
+    with pytest.raises(ValueError, match=r"^background is 5: give an integer in 0\.\.4$"):
         background_flip(LABELS, 0.5, background=5, num_classes=5, seed=0)
 
 
@@ -139,7 +137,7 @@ def test_subset_errors():
         majority_subset(LABELS, 0.5, majority=7, total=100, seed=0)
     with pytest.raises(ValueError, match=r"^labels hold no class but majority=3"):
         majority_subset(np.full(9, 3), 0.5, majority=3, total=4, seed=0)
-    with pytest.raises(ValueError, match=r"^total is 0: draw at least 1 example$"):
+    with pytest.raises(ValueError, match=r"^total is 0: give an integer of at least 1$"):
         majority_subset(LABELS, 0.5, majority=2, total=0, seed=0)
     with pytest.raises(ValueError, match=r"^class 5 has 0 examples but 1 are needed"):
         long_tail_subset(LABELS, 0.5, num_classes=6, seed=0)

@@ -1,6 +1,7 @@
 import io
 import logging
 import os
+import shutil
 
 import numpy as np
 import pytest
@@ -50,9 +51,26 @@ def test_synthetic_is_deterministic_and_learnable(name, shape, num_classes):
     assert model.score(dataset.test_images.reshape(500, -1), dataset.test_labels) > 0.95
 
 
-def test_synthetic_has_room_for_its_classes():
-    with pytest.raises(ValueError, match="'synthetic-8x8x1-501' asks for 501 classes: give 2 to"):
-        load("synthetic-8x8x1-501")
+@pytest.mark.parametrize(
+    "form",
+    [
+        *("8x8x1-501", "8x8x1-1", "8x8x1-0", "8x8-2", "0x8x1-2", "-8x8x1-2", "08x8x1-2", ""),
+        *(
+            "100000x100000x3-10",
+            "429497x1x1-2",
+            "9" * 100 + "x1x1-2",
+            "1\N{ARABIC-INDIC DIGIT THREE}x8x1-2",
+        ),
+    ],
+)
+def test_synthetic_sets_have_limits(form):
+    with pytest.raises(ValueError) as error:
+        load(f"synthetic-{form}")
+    assert str(error.value).startswith("name is 'synthetic-")
+    assert "\n" not in str(error.value)
+    if form.isascii():
+        allowed = "give synthetic-HxWxC-K with 2 to 500 classes K and images of 1 to 429496 bytes"
+        assert allowed in str(error.value)
 
 
 IMAGES = np.arange(24, dtype=np.uint8).reshape(2, 3, 4, 1)
@@ -79,46 +97,87 @@ def test_cache_decodes_once_then_maps(tmp_path):
     assert isinstance(read(tmp_path / "new", decoder), np.memmap)
     assert isinstance(read(tmp_path / "new", decoder), np.memmap)
     assert decoder.calls == 1
-    assert sorted(os.listdir(tmp_path / "new")) == ["x-images.npy", "x-labels.npy"]
+    files = ["x-crc32.json", "x-images.npy", "x-labels.npy"]
+    assert sorted(os.listdir(tmp_path / "new")) == files
 
 
-@pytest.mark.parametrize("part", ["images", "labels"])
-@pytest.mark.parametrize("length", [0, 50, -1])
-def test_a_torn_cache_file_is_rebuilt(tmp_path, part, length):
+@pytest.fixture
+def warnings(caplog):
+    """What is logged by absl, whose logger may or may not propagate: each message once."""
+    absl = logging.getLogger("absl")
+    absl.addHandler(caplog.handler)
+    yield lambda: list(dict.fromkeys(caplog.messages))
+    absl.removeHandler(caplog.handler)
+
+
+def replace(file, content):
+    file.unlink()  # not written in place, which would change the mapped pages too
+    file.write_bytes(content)
+
+
+def save(array):
+    return lambda file, _: np.save(file, array)
+
+
+DAMAGES = {
+    **{f"cut to {n}": lambda file, whole, n=n: replace(file, whole[:n]) for n in (0, 10, -1)},
+    "a flipped bit": lambda file, whole: replace(file, whole[:-1] + bytes([whole[-1] ^ 1])),
+    "a folder": lambda file, _: file.unlink() or file.mkdir(),
+    "gone": lambda file, _: file.unlink(),
+}
+OTHERS = {
+    "images": {
+        "shape": save(IMAGES[:1]),
+        "dtype": save(IMAGES.astype(np.int8)),
+        "order": save(np.asfortranarray(IMAGES)),
+    },
+    "labels": {
+        "zeroed": save(LABELS * 0),
+        "dtype": save(LABELS.astype(np.int64)),
+        "byte order": save(LABELS.astype(">i4")),
+        "float": save(LABELS.astype(np.float32)),
+    },
+    "crc32": {
+        "garbage": lambda file, _: replace(file, b"{"),
+        "numbers": lambda file, _: replace(file, b"[1, 2]"),
+        "other JSON": lambda file, _: replace(file, b"null"),
+    },
+}
+
+
+@pytest.mark.parametrize(
+    ("kind", "damage"),
+    [(kind, damage) for kind in OTHERS for damage in [*DAMAGES, *OTHERS[kind]]],
+)
+def test_a_damaged_cache_is_decoded_again_aloud(tmp_path, warnings, kind, damage):
     read(tmp_path, decoder := Decoder())
-    file = tmp_path / f"x-{part}.npy"
+    assert not warnings()
+    (file,) = tmp_path.glob(f"x-{kind}.*")
     whole = file.read_bytes()
-    file.unlink()  # not truncated in place, which would pull the mapped pages away
-    file.write_bytes(whole[:length])
+    (DAMAGES | OTHERS[kind])[damage](file, whole)
     read(tmp_path, decoder)
     assert decoder.calls == 2
-    assert file.read_bytes() == whole
+    assert "x-*.npy are not used, the data set is decoded again: " in warnings()[0]
+    assert all("\n" not in warning for warning in warnings())
+    if damage != "a folder":
+        assert len(warnings()) == 1
+        assert file.read_bytes() == whole
+        read(tmp_path, decoder)
+        assert decoder.calls == 2
 
 
-def test_a_cache_file_of_another_shape_is_rebuilt(tmp_path):
-    np.save(tmp_path / "x-images.npy", IMAGES[:1])
-    np.save(tmp_path / "x-labels.npy", LABELS)
-    read(tmp_path, decoder := Decoder())
-    assert decoder.calls == 1
-
-
-def test_an_unwritable_cache_only_warns(tmp_path, caplog):
+def test_an_unwritable_cache_only_warns(tmp_path, warnings):
     (tmp_path / "file").touch()
     decoder = Decoder()
-    absl = logging.getLogger("absl")
-    absl.addHandler(caplog.handler)  # absl's logger does not propagate
-    try:
+    for _ in range(2):
         read(tmp_path / "file" / "cache", decoder)
-        read(tmp_path / "file" / "cache", decoder)
-    finally:
-        absl.removeHandler(caplog.handler)
     assert decoder.calls == 2
-    assert "Decoded arrays are not cached in" in caplog.text
+    assert all("Decoded arrays are not cached in" in warning for warning in warnings())
 
 
 @pytest.mark.parametrize(
     ("name", "nearest"),
-    [("cifar_10", "'cifar10', "), ("digit", "'digits'"), ("synthetic-8x8", "'digits'")],
+    [("cifar_10", "'cifar10', "), ("digit", "'digits'"), ("mnist:9.9.9", "'mnist', ")],
 )
 def test_unknown_names_get_the_nearest(tmp_path, name, nearest):
     with pytest.raises(ValueError, match=f"^name '{name}' cannot be loaded .*: nearest") as caught:
@@ -191,7 +250,7 @@ def test_a_tfds_set(tmp_path, monkeypatch):
         np.testing.assert_array_equal(np.sort(levels), np.arange(7))
         np.testing.assert_array_equal(levels % 3, tiny.train_labels)
         assert tiny.test_images.max() == 3
-    assert len(list((tmp_path / "cache" / "l2rw_jax").iterdir())) == 4
+    assert len(list((tmp_path / "cache" / "l2rw_jax").iterdir())) == 6
 
 
 def test_a_tfds_set_loaded_lazily(tmp_path):
@@ -210,7 +269,10 @@ def test_a_tfds_set_loaded_lazily(tmp_path):
 def test_a_tfds_set_that_cannot_be_decoded_says_so_at_once(tmp_path, monkeypatch):
     prepare_tiny(tmp_path, {"train": 7, "test": 4})
     monkeypatch.setattr(Image, "open", lambda file: 1 / 0)
-    with pytest.raises(ReadError, match=r"^tiny, split train: image 0 cannot be read: division by"):
+    message = (
+        r"^data set 'tiny/1.2.0', split train: image 0 in .*tiny-train.* cannot be read: divis"
+    )
+    with pytest.raises(ReadError, match=message):
         load("tiny", data_dir=tmp_path, cache_dir=tmp_path / "cache", lazy=True)
 
 
@@ -221,11 +283,84 @@ def test_copies_prepared_differently_share_no_cache(tmp_path):
         assert len(tiny.train_labels) == size
 
 
-def test_a_prepared_set_that_lost_a_file(tmp_path):
-    prepare_tiny(tmp_path, {"train": 7, "test": 4})
-    next(tmp_path.glob("tiny/*/tiny-test*")).unlink()
-    with pytest.raises(FileNotFoundError, match="'tiny' is not prepared as array_record"):
-        load("tiny", data_dir=tmp_path, cache_dir=tmp_path / "cache")
+@pytest.fixture(scope="module")
+def prepared(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("prepared")
+    prepare_tiny(folder, {"train": 7, "test": 4})
+    return folder
+
+
+def flip(file):
+    content = bytearray(file.read_bytes())
+    content[300] ^= 0xFF  # within the second of the records
+    file.write_bytes(content)
+
+
+DESCRIPTION = {
+    "garbage": lambda file: file.write_bytes(b"\x00garbage{"),
+    "empty": lambda file: file.write_bytes(b""),
+    "cut": lambda file: os.truncate(file, 100),
+    "other JSON": lambda file: file.write_text("[]"),
+    "other fields": lambda file: file.write_text('{"a": 1}'),
+    "gone": lambda file: file.unlink(),
+    "a folder": lambda file: file.unlink() or file.mkdir(),
+}
+SHARD = {
+    "flipped": (flip, ReadError),
+    "garbage": (DESCRIPTION["garbage"], ReadError),
+    "empty": (DESCRIPTION["empty"], ReadError),
+    "cut": (DESCRIPTION["cut"], ReadError),
+    "a folder": (DESCRIPTION["a folder"], ReadError),
+    "gone": (DESCRIPTION["gone"], FileNotFoundError),
+}
+
+
+@pytest.mark.parametrize("file", ["dataset_info.json", "features.json"])
+@pytest.mark.parametrize("damage", DESCRIPTION)
+def test_a_damaged_description_is_one_line(tmp_path, prepared, file, damage):
+    shutil.copytree(prepared, tmp_path / "data")
+    (path,) = (tmp_path / "data").rglob(file)
+    DESCRIPTION[damage](path)
+    with pytest.raises(ValueError) as error:
+        load("tiny", data_dir=tmp_path / "data", cache_dir=tmp_path / "cache")
+    message = str(error.value)
+    assert message.startswith(f"data set 'tiny', all splits: {path} cannot be read (")
+    assert message.endswith(": prepare the set again, by `tfds build` with --overwrite")
+    assert "\n" not in message
+
+
+@pytest.mark.parametrize("part", ["train", "test"])
+@pytest.mark.parametrize("lazy", [False, True])
+@pytest.mark.parametrize("damage", SHARD)
+def test_a_damaged_shard_is_one_line(tmp_path, prepared, part, lazy, damage):
+    shutil.copytree(prepared, tmp_path / "data")
+    (path,) = (tmp_path / "data").rglob(f"tiny-{part}.array_record*")
+    change, kind = SHARD[damage]
+    change(path)
+    with pytest.raises(kind) as error:
+        load("tiny", data_dir=tmp_path / "data", cache_dir=tmp_path / "cache", lazy=lazy)
+    message = str(error.value)
+    assert message.startswith(f"data set 'tiny/1.2.0', split {part}: ")
+    assert str(path) in message and "\n" not in message
+    if damage == "flipped":
+        assert "image 1 in" in message and "hash mismatch" in message
+
+
+def test_labels_beyond_the_classes_are_one_line(tmp_path, prepared):
+    shutil.copytree(prepared, tmp_path / "data")
+    (path,) = (tmp_path / "data").rglob("features.json")
+    path.write_text(path.read_text().replace('"numClasses": "3"', '"numClasses": "2"'))
+    with pytest.raises(ValueError) as error:
+        load("tiny", data_dir=tmp_path / "data", cache_dir=tmp_path / "cache")
+    assert "split train: its labels span 0..2, but its features.json has 2 classes" in str(
+        error.value
+    )
+
+
+def test_a_file_is_no_data_dir(tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(NotADirectoryError, match=r"^data_dir .*file is a file: give the folder"):
+        load("mnist", data_dir=tmp_path / "file")
 
 
 def test_a_set_without_a_test_split(tmp_path):
@@ -247,7 +382,7 @@ def test_mnist(tmp_path, monkeypatch, capfd):
     counts = [5923, 6742, 5958, 6131, 5842, 5421, 5918, 6265, 5851, 5949]
     assert np.bincount(mnist.train_labels).tolist() == counts
     written = {path: path.stat().st_mtime_ns for path in tmp_path.iterdir()}
-    assert len(written) == 4
+    assert len(written) == 6
     again = load("mnist")
     assert written == {path: path.stat().st_mtime_ns for path in tmp_path.iterdir()}
     assert isinstance(again.train_images, np.memmap)

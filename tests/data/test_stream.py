@@ -43,7 +43,7 @@ def decode(encoded):
 def make_records(size=12, shape=(4, 5, 3)):
     images = np.random.default_rng(0).integers(0, 256, (size, *shape), dtype=np.uint8)
     source = Source(images)
-    return Records("tiny", source, decode, shape), source, images
+    return Records("tiny", source, decode, shape, lambda row: f"file {row // 8}"), source, images
 
 
 def table(rows):
@@ -75,6 +75,8 @@ def test_slow_reads_keep_their_order():
     images = np.arange(40, dtype=np.uint8).reshape(40, 1, 1, 1)
 
     class Slow:
+        shape, dtype = images.shape, images.dtype
+
         def __getitem__(self, rows):
             time.sleep(0.02 if rows[0] % 3 == 0 else 0)
             return images[rows]
@@ -118,7 +120,9 @@ def test_an_error_of_a_thread_is_raised_at_its_chunk():
     with contextlib.closing(stream(records, table(rows), 0, 4)) as chunks:
         for chunk in rows[:2]:
             np.testing.assert_array_equal(next(chunks), images[chunk])
-        with pytest.raises(ReadError, match=r"^tiny: image 7 cannot be read: .*trunc") as caught:
+        with pytest.raises(
+            ReadError, match=r"^tiny: image 7 in file 0 cannot be read: .*trunc"
+        ) as caught:
             next(chunks)
     assert "\n" not in str(caught.value)
 
@@ -133,11 +137,31 @@ def test_an_error_of_a_callback_is_raised(where):
         read_all(np.zeros((3, 2, 2, 1), np.uint8), callbacks["rows_of"], 0, 3, put=callbacks["put"])
 
 
-@pytest.mark.parametrize(("start", "stop"), [(-1, 2), (3, 2)])
-def test_chunks_must_be_in_order(start, stop):
-    message = f"start is {start} and stop is {stop}: give 0 <= start <= stop"
-    with pytest.raises(ValueError, match=message):
-        stream(np.zeros((3, 2, 2, 1), np.uint8), lambda chunk: [[chunk]], start, stop)
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"start": -1}, "start is -1: give an integer of at least 0"),
+        ({"start": 3}, "stop is 2: give an integer of at least 3"),
+        ({"stop": 2.0}, "stop is 2.0: give an integer of at least 0"),
+        ({"num_threads": 0}, "num_threads is 0: give an integer of at least 1"),
+        (
+            {"images": np.zeros((3, 2, 2, 1))},
+            "images is float64 [3, 2, 2, 1]: give uint8 of shape [N, H, W, C]",
+        ),
+        (
+            {"rows_of": lambda chunk: [chunk]},
+            "rows_of's result is int64 [1]: give integers of shape [K, b]",
+        ),
+        ({"rows_of": lambda chunk: [[3]]}, "rows_of's result spans 3..3: give 0..2"),
+        ({"rows_of": lambda chunk: [[-1]]}, "rows_of's result spans -1..-1: give 0..2"),
+    ],
+)
+def test_what_cannot_be_streamed_is_refused_at_once(changes, message):
+    images = np.zeros((3, 2, 2, 1), np.uint8)
+    good = {"images": images, "rows_of": lambda chunk: [[chunk]], "start": 0, "stop": 2}
+    with pytest.raises(ValueError) as error:
+        stream(**(good | changes))
+    assert str(error.value) == message
 
 
 def test_records_are_an_array_that_reads_what_is_asked_for():
@@ -163,6 +187,24 @@ def test_a_stream_reads_each_image_when_its_turn_comes():
 def test_an_image_of_another_shape_is_refused():
     records, source, _ = make_records()
     source.encoded[3] = png(np.zeros((1, 1, 3), np.uint8))
-    message = r"^tiny: image 3 cannot be read: its shape is \[1, 1, 3\], not \[4, 5, 3\]$"
+    message = r"^tiny: image 3 in file 0 cannot be read: its shape is \[1, 1, 3\], not \[4, 5, 3\];"
     with pytest.raises(ReadError, match=message):
         records[np.array([2, 3])]
+
+
+def test_a_label_that_cannot_be_read_says_where_it_is():
+    records, source, _ = make_records()
+    assert records.labels().tolist() == [row % 3 for row in range(12)]
+    good = source.__getitems__
+
+    def bad(rows):
+        if 9 in rows:
+            raise RuntimeError("Corrupted file\nand more")
+        return good(rows)
+
+    source.__class__ = type("Bad", (Source,), {"__getitems__": lambda _, rows: bad(rows)})
+    message = "tiny: image 9 in file 1 cannot be read: Corrupted file; restore that file"
+    for read in (records.labels, lambda: records[8:]):
+        with pytest.raises(ReadError) as error:
+            read()
+        assert str(error.value) == message

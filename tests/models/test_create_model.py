@@ -131,30 +131,85 @@ def test_dropout():
     [
         ("resnet-33", "resnet-32"),
         ("resnet-2", "resnet-8"),
+        ("resnet-1208", "resnet-1202"),
+        ("resnet-100001", "resnet-1202"),
         ("resnet", "resnet-32"),
         ("ResNet-32", "resnet-32"),
         ("wrn-28", "wrn-28-10"),
         ("wrn-29-10", "wrn-28-10"),
+        ("wrn-28-65", "wrn-28-64"),
+        ("wrn-28-100000", "wrn-28-64"),
+        ("wrn-3000004-1", "wrn-1198-1"),
         ("mlp", "mlp-256-256"),
+        ("mlp-", "mlp-256-256"),
         ("mlp-0", "mlp-256-256"),
+        ("mlp--1", "mlp-256-256"),
+        ("mlp-016", "mlp-256-256"),
+        ("mlp-\N{SUPERSCRIPT TWO}", "mlp-256-256"),
+        ("mlp-1\N{ARABIC-INDIC DIGIT THREE}", "mlp-256-256"),
+        ("mlp-16\n", "mlp-256-256"),
+        ("mlp-65537-8", "mlp-65536-8"),
+        ("mlp-9999999", "mlp-65536"),
         ("lenet-5", "lenet"),
+        (None, "lenet"),
+        (32, "resnet-32"),
     ],
 )
 def test_unknown_names(name, nearest):
     with pytest.raises(ValueError) as error:
         create_model(name, num_classes=3, image_shape=SHAPE)
     assert str(error.value) == (
-        f"name: got {name!r}; allowed: mlp-H1-H2-..., lenet, resnet-D with D = 6n + 2, "
-        f"wrn-D-K with D = 6n + 4 (n > 0); nearest: {nearest!r}"
+        f"name: got {name!r}; allowed: mlp-H1-H2-... of up to 64 layers of 1 to 65536 units, "
+        "lenet, resnet-D with D = 6n + 2, wrn-D-K with D = 6n + 4 and K up to 64 (n > 0, D up to "
+        f"1202); nearest: {nearest!r}"
     )
+
+
+@pytest.mark.parametrize("name", ["mlp" + 1000 * "-8", "mlp-" + 5000 * "9", 5000 * "x"])
+def test_a_long_name_is_refused_in_a_short_line(name):
+    with pytest.raises(ValueError, match=r"^name: got '.{,30}'; allowed: .*up to 64 layers.*"):
+        create_model(name, num_classes=3, image_shape=SHAPE)
+
+
+def test_names_at_their_limits_are_known():
+    for name in ("mlp" + 64 * "-1", "mlp-65536", "wrn-10-64", "resnet-8"):
+        create_model(name, num_classes=3, image_shape=SHAPE)
+
+
+@pytest.mark.parametrize(
+    ("argument", "values", "allowed"),
+    [
+        ("num_classes", [0, 1, -3, True, 2.0, "3", None, np.array(3)], "an integer of 2 or more"),
+        (
+            "image_shape",
+            [(8, 8), (0, 8, 1), (-8, 8, 1), (1,) * 7, (8.0, 8, 1), (True, 8, 1), 8, "888", None],
+            "(h, w, c), each 1 or more",
+        ),
+        (
+            "dropout",
+            [float("nan"), 1, 1.5, -0.1, "0.1", None, True, np.array(0.1)],
+            "0 <= dropout < 1",
+        ),
+    ],
+)
+def test_what_is_out_of_range_is_refused_by_name(argument, values, allowed):
+    for value in values:
+        with pytest.raises(ValueError) as error:
+            create_model("wrn-10-1", **{"num_classes": 3, "image_shape": SHAPE} | {argument: value})
+        assert str(error.value) == f"{argument}: got {value!r}; allowed: {allowed}"
+
+
+@pytest.mark.parametrize(
+    "dtype", ["x", "", None, int, "int8", "float16", 5, [1], object(), "f4,f4"]
+)
+def test_other_dtypes_are_refused(dtype):
+    with pytest.raises(ValueError, match=r"^dtype: got '.*'; allowed: bfloat16, float32, and floa"):
+        create_model("mlp-8", num_classes=3, image_shape=SHAPE, dtype=dtype)
 
 
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"num_classes": 1}, "num_classes: got 1; allowed: 2 or more"),
-        ({"image_shape": (8, 8)}, "image_shape: got (8, 8); allowed: (h, w, c), each 1 or more"),
-        ({"dropout": 1.0}, "dropout: got 1.0; allowed: 0 <= dropout < 1"),
         ({"dropout": 0.1}, "dropout: got 0.1 for 'lenet'; allowed: 0, except for wrn-D-K"),
         (
             {"dtype": "float16"},

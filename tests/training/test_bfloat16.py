@@ -7,9 +7,7 @@ import pytest
 
 from l2rw_jax import data, example_scores, example_weights, losses
 from l2rw_jax.models import create_model
-from l2rw_jax.training import check, default_config
-from l2rw_jax.training.loop import initial_state
-from l2rw_jax.training.step import make_step
+from l2rw_jax.training import default_config, resolve
 
 
 def _config():
@@ -47,13 +45,13 @@ def _weights(dtype, state, run_data, rows):
 @pytest.mark.slow
 def test_weights_of_a_trained_network_are_those_of_float32():
     config = _config()
-    run_data, model, optimizer = check(config)
-    state, key = initial_state(config, model, optimizer, run_data)
-    run_data = jax.tree.map(jnp.asarray, run_data)
-    step = jax.jit(make_step(config, model, optimizer))
+    run = resolve(config)
+    state, run_data = run.create(), jax.tree.map(jnp.asarray, run.data)
+    assert run.num_steps == 1
+    step = jax.jit(run.chunk)
     accuracies = []
     for _ in range(100):
-        state, metrics = step(state, run_data, key)
+        state, metrics = step(state, run_data, run.key)
         accuracies.append(float(metrics["train_accuracy"]))
     # It is trained: it began at a quarter, and 40 % of the labels are wrong.
     assert np.mean(accuracies[:3]) < 0.45 and np.mean(accuracies[-20:]) > 0.55

@@ -2,6 +2,7 @@
 
 import logging
 import os
+import shutil
 
 import jax
 import jax.numpy as jnp
@@ -18,18 +19,23 @@ def _state(step, size=5000):
     zero = np.zeros((), np.int32)
     counts = np.arange(3, dtype=np.int32)
     params = {"kernel": values}
-    return TrainState(np.array(step, np.int32), params, empty, empty, values, counts, zero, zero)
+    step = np.array(step, np.int32)
+    return TrainState(step, params, *[empty] * 4, values, counts, zero, zero)
 
 
 def _save(folder, *steps, keep=2):
-    checkpoints = checkpoint.open_checkpoints(folder, keep)
-    for step in steps:
-        checkpoint.save(checkpoints, _state(step))
-    checkpoint.close(checkpoints)
+    with checkpoint.open_checkpoints(folder, keep) as checkpoints:
+        for step in steps:
+            checkpoint.save(checkpoints, _state(step), {"of": step})
 
 
-def _restore(folder):
-    return checkpoint.restore_newest(checkpoint.open_checkpoints(folder, 2), _state(0))
+def _restore(folder, size=5000):
+    """The state; the notes are of the same step."""
+    with checkpoint.open_checkpoints(folder, 2) as checkpoints:
+        restored = checkpoint.restore_newest(checkpoints, _state(0, size))
+    if restored is not None:
+        assert restored[1] == {"of": int(restored[0].step)}
+        return restored[0]
 
 
 def _files(folder):
@@ -73,34 +79,25 @@ def test_the_newest_comes_back_and_the_oldest_go(tmp_path):
     jax.tree.map(np.testing.assert_array_equal, _restore(tmp_path), _state(30))
 
 
-def test_without_a_checkpoint_the_state_is_the_first(tmp_path):
-    jax.tree.map(np.testing.assert_array_equal, _restore(tmp_path), _state(0))
+def test_without_a_checkpoint_there_is_none(tmp_path):
+    assert _restore(tmp_path) is None
 
 
 def test_what_is_saved_is_a_copy(tmp_path):
     """The loop donates the buffers of what it saved to its next steps."""
     advance = jax.jit(lambda s: jax.tree.map(lambda x: x + 1, s), donate_argnums=0)
     state = jax.tree.map(jnp.asarray, _state(10, size=2_000_000))
-    checkpoints = checkpoint.open_checkpoints(tmp_path, 2)
-    on_host = jax.device_get(state)
-    checkpoint.save(checkpoints, on_host)
-    del on_host
-    for _ in range(5):
-        state = advance(state)
-    jax.block_until_ready(state)
-    mutable = _state(20)
-    checkpoint.save(checkpoints, mutable)
-    mutable.params["kernel"][:] = 0
-    checkpoint.close(checkpoints)
-
-    checkpoints = checkpoint.open_checkpoints(tmp_path, 2)
-    jax.tree.map(
-        np.testing.assert_array_equal,
-        checkpoint.restore_newest(checkpoints, _state(0)),
-        _state(20),
-    )
-    checkpoints.delete(20)
-    restored = checkpoint.restore_newest(checkpoints, _state(0, size=2_000_000))
+    with checkpoint.open_checkpoints(tmp_path, 3) as checkpoints:
+        checkpoint.save(checkpoints, state, {"of": 10})
+        for _ in range(5):
+            state = advance(state)
+        jax.block_until_ready(state)
+        mutable = _state(20)
+        checkpoint.save(checkpoints, mutable, {"of": 20})
+        mutable.params["kernel"][:] = 0
+    jax.tree.map(np.testing.assert_array_equal, _restore(tmp_path), _state(20))
+    shutil.rmtree(tmp_path / "checkpoints/20")
+    restored = _restore(tmp_path, size=2_000_000)
     jax.tree.map(np.testing.assert_array_equal, restored, _state(10, size=2_000_000))
 
 
@@ -129,7 +126,7 @@ def test_another_format_is_refused_by_its_number(tmp_path, monkeypatch):
     _save(tmp_path, 10)
     monkeypatch.undo()
     before = _files(tmp_path)
-    with pytest.raises(ConfigError, match=r"are of format 2, this version's are of format 1"):
+    with pytest.raises(ConfigError, match=r"are of format 3, this version's are of format 2"):
         _restore(tmp_path)
     assert _files(tmp_path) == before
 
@@ -146,34 +143,43 @@ def test_what_a_killed_save_left_is_cleared_away(tmp_path):
 
 def test_a_checkpoint_that_cannot_be_written_is_one_line(tmp_path, monkeypatch):
     _save(tmp_path, 10)
-    checkpoints = checkpoint.open_checkpoints(tmp_path, 2)
 
     def full(*args, **kwargs):
         raise ValueError("RESOURCE_EXHAUSTED: Error writing: No space left on device [...]")
 
-    monkeypatch.setattr(checkpoints, "save", full)
-    with pytest.raises(
-        RunError, match=r"written \(No space left on device\); make room and run the same"
-    ):
-        checkpoint.save(checkpoints, _state(20))
+    def wrong(*args, **kwargs):
+        raise ValueError("not the disk's fault")
+
+    with checkpoint.open_checkpoints(tmp_path, 2) as checkpoints:
+        monkeypatch.setattr(checkpoints, "save", full)
+        with pytest.raises(
+            RunError, match=r"written \(No space left on device\); make room and run the same"
+        ):
+            checkpoint.save(checkpoints, _state(20), {})
+        monkeypatch.setattr(checkpoints, "save", wrong)
+        with pytest.raises(ValueError, match="not the disk's fault"):
+            checkpoint.save(checkpoints, _state(20), {})
     jax.tree.map(np.testing.assert_array_equal, _restore(tmp_path), _state(10))
 
 
 def test_nothing_is_written_in_the_background_after_an_error(tmp_path):
-    checkpoints = checkpoint.open_checkpoints(tmp_path, 2)
-    with pytest.raises(KeyboardInterrupt), checkpoint.finished_on_error(checkpoints):
-        checkpoint.save(checkpoints, _state(1, size=5_000_000))
+    with pytest.raises(KeyboardInterrupt), checkpoint.open_checkpoints(tmp_path, 2) as checkpoints:
+        checkpoint.save(checkpoints, _state(1, size=5_000_000), {})
         raise KeyboardInterrupt
     assert [path.name for path in (tmp_path / "checkpoints").iterdir()] == ["1"]
-    checkpoints.close()
 
 
 @pytest.mark.parametrize("logger", ["absl", "asyncio"])
 @pytest.mark.parametrize(("file", "told"), [("orbax/save.py", 0), ("other.py", 1)])
 def test_what_orbax_raises_is_not_logged_besides(tmp_path, caplog, logger, file, told):
-    checkpoint.open_checkpoints(tmp_path, 2).close()
-    try:
-        exec(compile("raise OSError", file, "exec"))  # as if that file had raised it
-    except OSError:
-        logging.getLogger(logger).exception("a task's exception was never retrieved")
+    def log():
+        try:
+            exec(compile("raise OSError", file, "exec"))  # as if that file had raised it
+        except OSError:
+            logging.getLogger(logger).exception("a task's exception was never retrieved")
+
+    with checkpoint.open_checkpoints(tmp_path, 2):
+        log()
     assert len(caplog.records) == told
+    log()  # nothing of it stays
+    assert len(caplog.records) == told + 1

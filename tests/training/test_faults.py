@@ -18,7 +18,14 @@ import orbax.checkpoint as ocp
 import pytest
 
 from l2rw_jax import losses, methods
-from l2rw_jax.training import ConfigError, RunError, default_config, loop, train_and_evaluate
+from l2rw_jax.training import (
+    ConfigError,
+    RunError,
+    default_config,
+    loop,
+    resolve,
+    train_and_evaluate,
+)
 from l2rw_jax.training.checkpoint import open_checkpoints
 from l2rw_jax.training.workdir import locked, read_metrics
 
@@ -116,9 +123,9 @@ def _stop_at(monkeypatch, step, number=signal.SIGTERM):
 
 
 def _last_state(workdir):
-    checkpoints = open_checkpoints(workdir, 2)
     args = ocp.args.Composite(state=ocp.args.StandardRestore())
-    restored = checkpoints.restore(max(checkpoints.all_steps()), args=args)["state"]
+    with open_checkpoints(workdir, 2) as checkpoints:
+        restored = checkpoints.restore(max(checkpoints.all_steps()), args=args)["state"]
     return jax.tree.map(np.asarray, restored)
 
 
@@ -332,9 +339,9 @@ def test_a_step_with_a_nan_is_skipped_and_counted(tmp_path, monkeypatch):
     assert result["bad_steps"] == len(skipped)
     assert [line["step"] for line in lines if line["loss"] is None] == skipped
 
-    checkpoints = open_checkpoints(tmp_path, 21)
     args = ocp.args.Composite(state=ocp.args.StandardRestore())
-    states = {step: checkpoints.restore(step, args=args)["state"] for step in range(1, 21)}
+    with open_checkpoints(tmp_path, 21) as checkpoints:
+        states = {step: checkpoints.restore(step, args=args)["state"] for step in range(1, 21)}
     kernels = {step: np.concatenate(_flat(states[step]["params"])) for step in states}
     counts = {step: np.asarray(states[step]["weight_count"]).sum() for step in states}
     for step in range(2, 21):
@@ -361,7 +368,6 @@ def test_a_signal_in_the_last_chunk_is_not_lost(tmp_path, monkeypatch):
 def test_too_many_bad_steps_end_a_run_and_keep_the_last_good_state(tmp_path, monkeypatch):
     config = _config(method="baseline", steps=40, log_every=10, eval_every=10, max_bad_steps=3)
     config.checkpoint_every = 20
-    good = methods.METHODS["baseline"]
     _stop_at(monkeypatch, 10)
     with pytest.raises(loop.Stopped):
         train_and_evaluate(config, tmp_path)
@@ -370,15 +376,14 @@ def test_too_many_bad_steps_end_a_run_and_keep_the_last_good_state(tmp_path, mon
     monkeypatch.setitem(
         methods.METHODS, "baseline", _bad_where(lambda labels: jnp.full(len(labels), jnp.nan))
     )
-    for _ in range(2):  # again, it says so again: another step further, of the same row
-        with pytest.raises(RunError, match=r"step 11: .* for 3 steps in a row \(config.max_bad_st"):
+    for again in ("", ".* That run has ended; remove .* to start it anew", ".* has ended"):
+        with pytest.raises(RunError, match=rf"step 11: .* for 3 steps in a row .*{again}"):
             train_and_evaluate(config, tmp_path)
+    assert not (tmp_path / "result.json").exists()
     after = _last_state(tmp_path)
     for name in ("params", "opt_state", "weight_sum", "weight_count"):
         jax.tree.map(np.testing.assert_array_equal, after[name], before[name])
-    assert after["step"] == 30 and after["bad_steps"] == 20
-    monkeypatch.setitem(methods.METHODS, "baseline", good)
-    assert train_and_evaluate(config, tmp_path)["bad_steps"] == 20
+    assert after["step"] == 20 and after["bad_steps"] == 10
 
 
 def test_scores_that_are_not_finite_get_weight_zero_in_a_good_step(tmp_path, monkeypatch):
@@ -395,7 +400,32 @@ def test_scores_that_are_not_finite_get_weight_zero_in_a_good_step(tmp_path, mon
     assert result["bad_steps"] == 0
     weights = np.load(tmp_path / "weights.npz")
     assert (weights["mean_weight"] > 0).any()
-    run_data, *_ = loop.check(_config(steps=20, eval_every=20))
-    threes = np.asarray(run_data.train.label) == 3
+    threes = resolve(_config(steps=20, eval_every=20)).data.train.label == 3
     assert weights["count"][threes].sum() > 0
     assert not weights["mean_weight"][threes].any()
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating 99 bytes.\nstack"),
+        MemoryError("Unable to allocate 9 TiB"),
+    ],
+)
+def test_out_of_memory_is_one_line(tmp_path, monkeypatch, error):
+    def compile_chunks(*args):
+        raise error
+
+    monkeypatch.setattr(loop, "compile_chunks", compile_chunks)
+    with pytest.raises(RunError, match=r"^config.model=mlp-16: out of memory \(.*\); try") as told:
+        train_and_evaluate(_config(), tmp_path)
+    assert "\n" not in str(told.value)
+
+
+def test_another_error_of_the_device_goes_its_way(tmp_path, monkeypatch):
+    def compile_chunks(*args):
+        raise jax.errors.JaxRuntimeError("INTERNAL: a bug")
+
+    monkeypatch.setattr(loop, "compile_chunks", compile_chunks)
+    with pytest.raises(jax.errors.JaxRuntimeError, match="a bug"):
+        train_and_evaluate(_config(), tmp_path)

@@ -2,18 +2,15 @@
 
 import functools
 import re
+import shutil
 
 import jax
 import numpy as np
+import orbax.checkpoint as ocp
 import pytest
 
-from l2rw_jax.models import create_model
-from l2rw_jax.training import default_config, validate
-from l2rw_jax.training.loop import initial_state
-from l2rw_jax.training.parallel import AXIS, make_engine
-from l2rw_jax.training.prepare import prepare_replicas
-from l2rw_jax.training.state import make_optimizer
-from l2rw_jax.training.step import make_chunk, make_step
+from l2rw_jax.training import default_config, resolve, train_and_evaluate
+from l2rw_jax.training.checkpoint import open_checkpoints
 
 
 def _config(**fields):
@@ -29,47 +26,28 @@ def _config(**fields):
         "flip": True,
         "weight_decay": 1e-3,
         "boundaries": (2,),
-        "model": "mlp-12",
+        "model": "mlp-16",
     }
-    config.update_from_flattened_dict(defaults | fields)
-    validate(config)
+    every = dict.fromkeys(("steps", "log_every", "eval_every", "checkpoint_every"), 3)
+    config.update_from_flattened_dict(defaults | every | fields)
     return config
 
 
 @functools.cache
 def _prepare(dtype, **fields):
-    """The compiled chunk of a config's fields; of one step where there are convolutions."""
-    config = _config(**fields)
+    """The run, its compiled chunk (one step where there are convolutions) and the arguments."""
     with jax.enable_x64(dtype == "float64"):
-        return config, *_compile(config, dtype, 3 if config.model.startswith("mlp") else 1)
-
-
-def _compile(config, dtype, steps):
-    run_data, num_classes = prepare_replicas(config)
-    model = create_model(
-        config.model,
-        num_classes=num_classes,
-        image_shape=run_data.images.shape[1:],
-        dtype=dtype,
-        batch_norm_axis=AXIS if config.batch_norm == "global" else None,
-        remat=config.remat,
-    )
-    optimizer = make_optimizer(config)
-    state, key = initial_state(config, model, optimizer, run_data)
-    engine = make_engine(config, num_steps=steps)
-    step = make_step(config, model, optimizer, axis_name=engine.axis_name)
-    average_over = None if config.batch_norm == "global" else engine.axis_name
-    arguments = engine.put((state, run_data, key))
-    chunk = make_chunk(step, steps, average_over=average_over)
-    return engine, engine.compile(chunk, *arguments), arguments
+        run = resolve(_config(dtype=dtype, **fields))
+        state, others = run.engine.init(run.create), run.engine.put((run.data, run.key))
+        return run, run.engine.compile(run.chunk, state, *others), (state, *others)
 
 
 @functools.cache
 def _train(dtype="float64", **fields):
     """State and metrics after some steps, on the host."""
-    _, engine, chunk, arguments = _prepare(dtype, **fields)
+    run, chunk, arguments = _prepare(dtype, **fields)
     with jax.enable_x64(dtype == "float64"):
-        return engine.get(chunk(*arguments))
+        return run.engine.get(chunk(*arguments))
 
 
 def _assert_equal(got, want, tolerance=1e-10):
@@ -82,50 +60,54 @@ def _slow(value):
     return [pytest.param(value, marks=pytest.mark.slow)]
 
 
-BOTH = ["shard_map", pytest.param("pmap", marks=pytest.mark.slow)]
+PMAP, JIT, FSDP = {"parallel": "pmap"}, {"parallel": "jit"}, {"parallel": "jit", "fsdp": True}
 
 
 @pytest.mark.parametrize(
-    ("method", "parallel"),
+    ("method", "engine"),
     [
-        ("l2rw", "pmap"),
-        ("l2rw", "shard_map"),
-        ("random", "shard_map"),
-        ("hard_mining", "pmap"),
+        ("l2rw", PMAP),
+        ("l2rw", JIT),
+        ("l2rw", FSDP),
+        ("random", JIT),
+        ("hard_mining", PMAP),
         *(
             pytest.param(*pair, marks=pytest.mark.slow)
             for pair in (
-                ("random", "pmap"),
-                ("hard_mining", "shard_map"),
-                ("baseline", "pmap"),
-                ("baseline", "shard_map"),
-                ("resample", "pmap"),
-                ("resample", "shard_map"),
+                *(("random", PMAP), ("hard_mining", JIT), ("baseline", PMAP), ("baseline", JIT)),
+                *(("resample", PMAP), ("resample", JIT), ("s_model", FSDP), ("clean_only", FSDP)),
             )
         ),
     ],
 )
-def test_devices_that_share_a_batch_are_one_device(method, parallel):
-    want = _train(method=method)
-    got = _train(method=method, parallel=parallel)
-    _assert_equal(got, want)
+def test_devices_that_share_a_batch_are_one_device(method, engine):
+    _assert_equal(_train(method=method, **engine), _train(method=method))
 
 
-@pytest.mark.parametrize("parallel", BOTH)
+@pytest.mark.parametrize("engine", [JIT, *_slow(PMAP | {"batch_norm": "global"}), *_slow(FSDP)])
 @pytest.mark.parametrize("method", ["l2rw", *_slow("baseline")])
-def test_batch_normalisation_over_all_devices_is_one_device_s(method, parallel):
+def test_batch_normalisation_over_all_devices_is_one_device_s(method, engine):
     want = _train(method=method, model="resnet-8")
-    got = _train(method=method, model="resnet-8", parallel=parallel, batch_norm="global")
-    _assert_equal(got, want)
+    _assert_equal(_train(method=method, model="resnet-8", **engine), want)
 
 
 @pytest.mark.slow
-def test_batch_normalisation_per_device_is_the_same_under_pmap_and_shard_map():
-    pmap, shard_map = (_train(model="resnet-8", parallel=p) for p in ("pmap", "shard_map"))
-    _assert_equal(pmap, shard_map)
-    whole = _train(model="resnet-8")
+def test_batch_normalisation_of_each_device_is_another():
+    pmap, whole = (_train(model="resnet-8", **engine) for engine in (PMAP, {}))
     difference = jax.tree.map(lambda a, b: np.abs(a - b).max(), pmap[0].params, whole[0].params)
-    assert max(jax.tree.leaves(difference)) > 1e-6  # it is another normalisation
+    assert max(jax.tree.leaves(difference)) > 1e-6
+
+
+def test_fsdp_divides_the_state():
+    _, _, (state, *_) = _prepare("float64", method="l2rw", **FSDP)
+    devices = jax.device_count()
+    for tree in (state.params, state.opt_state):
+        large = [leaf for leaf in jax.tree.leaves(tree) if leaf.size >= 64]
+        assert large
+        for leaf in large:
+            part = leaf.sharding.shard_shape(leaf.shape)
+            assert np.prod(part) == leaf.size // devices
+            assert part[np.argmax(leaf.shape)] == max(leaf.shape) // devices
 
 
 @pytest.mark.parametrize("method", ["l2rw", "random", *_slow("baseline"), *_slow("clean_only")])
@@ -134,7 +116,7 @@ def test_micro_batches_are_the_whole_batch(method):
 
 
 def test_micro_batches_on_devices_are_the_whole_batch_on_one():
-    got = _train(method="l2rw", micro_batches=2, parallel="shard_map")
+    got = _train(method="l2rw", micro_batches=2, **JIT)
     _assert_equal(got, _train(method="l2rw"))
 
 
@@ -160,33 +142,37 @@ def test_a_replica_is_its_seed_alone(method, dtype, tolerance):
 
 
 @pytest.mark.parametrize(
-    "fields",
+    ("fields", "passes"),
     [
-        {"model": "resnet-8", "parallel": "shard_map", "batch_norm": "global"},
-        {"parallel": "shard_map"},
-        pytest.param({"model": "resnet-8", "parallel": "shard_map"}, marks=pytest.mark.slow),
+        (PMAP, 0),
+        (JIT, 0),
+        pytest.param(PMAP | {"model": "resnet-8"}, 1, marks=pytest.mark.slow),
+        pytest.param(JIT | {"model": "resnet-8"}, 5, marks=pytest.mark.slow),
     ],
-    ids=["global", "no batch normalisation", "device"],
 )
-def test_a_step_moves_no_more_than_it_must(fields):
-    """Two sums of parameter size, scalars, and moments: read off the compiled program."""
-    config, _, chunk, arguments = _prepare("float64", method="l2rw", **fields)
+def test_a_step_moves_no_more_than_it_must(fields, passes):
+    """Two sums of parameter size, some scalars, and moments: read off the compiled program."""
+    run, chunk, (state, *_) = _prepare("float64", method="l2rw", **fields)
     collectives = _collectives(chunk.as_text())
-    state = arguments[0]
-    params, moments = _elements_of(state.params), _elements_of(state.model_state)
+    copies = jax.device_count() if run.config.parallel == "pmap" else 1
+    params, moments = (_elements_of(x) // copies for x in (state.params, state.model_state))
     reduced = [sum(shapes) for kind, shapes in collectives if kind == "all-reduce"]
-    # The clean gradient and the update's, a loss with each, the weights' maximum and sum; then the
-    # running moments, or each normalisation's moments once in each of five passes: the clean loss
-    # and its gradient, the losses, their tangents, and the update's gradient.
-    passes = 1 if config.batch_norm == "device" else 5
-    assert sum(reduced) == 2 * params + 4 + passes * moments
-    if config.batch_norm == "device":  # else the compiler merges them with the gradients
-        assert sum(size >= params for size in reduced) == 2 and len(reduced) <= 5
-    # The weights and scores of the batch, and each device's accuracy: 2 b / D + 1 a device.
-    devices = jax.device_count()
-    assert [shapes for kind, shapes in collectives if kind != "all-reduce"] == [
-        [devices * (2 * config.batch_size // devices + 1)]
+    # The clean gradient and the update's, and scalars: a loss with each, the weights' maximum and
+    # sum, figures. Then the running moments, once, or each normalisation's moments in each of five
+    # passes: the clean loss and its gradient, the losses, their tangents, the update's gradient.
+    assert 0 <= sum(reduced) - 2 * params - passes * moments <= 16
+    # The weights of the batch, and for pmap the scores and each device's accuracy.
+    gathered = [sum(shapes) for kind, shapes in collectives if kind != "all-reduce"]
+    assert sum(gathered) <= 2 * run.batches.batch_size + jax.device_count()
+
+
+def test_fsdp_gathers_the_parameters_once():
+    _, chunk, (state, *_) = _prepare("float64", method="l2rw", **FSDP)
+    gathered = [
+        sum(shapes) for kind, shapes in _collectives(chunk.as_text()) if kind == "all-gather"
     ]
+    params = _elements_of(state.params)
+    assert params <= sum(gathered) < 1.1 * params  # biases a second time
 
 
 def _collectives(text):
@@ -205,3 +191,55 @@ def _elements(dims):
 
 def _elements_of(tree):
     return sum(leaf.size for leaf in jax.tree.leaves(tree))
+
+
+@functools.cache
+def _run_files(folder, **engine):
+    """Trains a whole run; returns its result and its checkpoint's arrays."""
+    config = _config(
+        method="l2rw", steps=12, eval_every=6, checkpoint_every=6, val_size=50, ema=0.5, **engine
+    )
+    config.batch_size = 40
+    result = train_and_evaluate(config, folder)
+    with open_checkpoints(folder, 2) as checkpoints:
+        args = ocp.args.Composite(state=ocp.args.StandardRestore())
+        state = checkpoints.restore(12, args=args)["state"]
+    return config, result, jax.tree.map(np.asarray, state)
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    return _run_files(tmp_path_factory.mktemp("one"))
+
+
+@pytest.mark.parametrize("engine", [PMAP, JIT, FSDP], ids=["pmap", "jit", "fsdp"])
+def test_a_divided_run_is_the_run_on_one_device_and_goes_on_bit_for_bit(engine, whole, tmp_path):
+    """Its files, its evaluation on all devices, and its checkpoints."""
+    _, alone, alone_state = whole
+    config, result, state = _run_files(tmp_path / "run", **engine)
+    for name in ("test_accuracy", "val_accuracy", "ema_test_accuracy", "bad_steps"):
+        np.testing.assert_allclose(result[name], alone[name], atol=0.01)  # float32: a few images
+    _assert_equal(state, alone_state, 2e-3)
+
+    stopped = shutil.copytree(tmp_path / "run", tmp_path / "stopped")
+    (stopped / "result.json").unlink()
+    shutil.rmtree(stopped / "checkpoints/12")
+    again = train_and_evaluate(config, stopped)
+    differ = dict.fromkeys(("steps_per_second", "compile_seconds"))
+    assert again | differ == result | differ
+    with open_checkpoints(stopped, 2) as checkpoints:
+        args = ocp.args.Composite(state=ocp.args.StandardRestore())
+        restored = checkpoints.restore(12, args=args)["state"]
+    jax.tree.map(np.testing.assert_array_equal, jax.tree.map(np.asarray, restored), state)
+
+
+def test_fsdp_goes_on_with_another_number_of_devices(tmp_path, monkeypatch):
+    config, result, _ = _run_files(tmp_path / "run", **FSDP)
+    (tmp_path / "run/result.json").unlink()
+    shutil.rmtree(tmp_path / "run/checkpoints/12")
+    devices = jax.devices()[:4]
+    monkeypatch.setattr(jax, "devices", lambda *args: devices)
+    monkeypatch.setattr(jax, "device_count", lambda: 4)
+    again = train_and_evaluate(config, tmp_path / "run")
+    for name in ("test_accuracy", "val_accuracy", "noise_auroc"):
+        np.testing.assert_allclose(again[name], result[name], atol=0.01)

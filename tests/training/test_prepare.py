@@ -93,7 +93,7 @@ def test_a_long_tail_can_be_combined_with_background_noise():
         ({"dataset": "digit"}, r"config.dataset=digit: .*'digits'"),
         ({"clean_size": 5000}, r"clean_size 5000"),
         ({"clean_size": 1400}, r"class \d has \d+ examples but 140 are needed"),
-        ({"batch_size": 5000}, r"config.batch_size is 5000, but only 1337 images are left"),
+        ({"batch_size": 5000}, r"config.batch_size: got 5000, but only 1337 images are left"),
         ({"classes": (4,)}, r"config.classes is \(4,\): give two or more of 0..9"),
         ({"classes": (4, 4)}, r"config.classes is \(4, 4\): give two or more of 0..9"),
         ({"classes": (4, 10)}, r"config.classes is \(4, 10\): give two or more of 0..9"),

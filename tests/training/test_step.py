@@ -11,14 +11,20 @@ from l2rw_jax.data import sample, sample_without_replacement
 from l2rw_jax.methods import get_method
 from l2rw_jax.models import Model, create_model
 from l2rw_jax.training import default_config
+from l2rw_jax.training.batches import make_batches
+from l2rw_jax.training.optimizers import make_optimizer
 from l2rw_jax.training.prepare import prepare
-from l2rw_jax.training.state import (
-    create_state,
-    initial_transition,
-    make_optimizer,
-    mean_weights,
-)
-from l2rw_jax.training.step import make_chunk, make_predict, make_step
+from l2rw_jax.training.state import create_state, initial_transition, mean_weights
+from l2rw_jax.training.step import make_chunk, make_predict
+from l2rw_jax.training.step import make_step as make_step_of
+
+
+def make_step(config, model, optimizer, **options):
+    """The step that a config describes."""
+    method = get_method("clean_only" if options.get("finetune") else config.method)
+    batches = make_batches(config, balanced=method.balanced)
+    options |= {"clean_weight_decay": config.clean_weight_decay, "ema": config.ema}
+    return make_step_of(method, model, optimizer, batches, **options)
 
 
 def _setup(**fields):
@@ -93,8 +99,9 @@ def test_weights_are_added_to_the_examples_that_were_drawn():
     assert int(state.weight_count.sum()) == 4 * 32
     np.testing.assert_allclose(state.weight_sum.sum(), 4, rtol=1e-6)
     drawn = np.asarray(state.weight_count) > 0
-    np.testing.assert_allclose(mean_weights(state)[drawn], 1 / 32, rtol=1e-5)
-    np.testing.assert_array_equal(mean_weights(state)[~drawn], 0)
+    means = mean_weights(np.asarray(state.weight_sum), np.asarray(state.weight_count))
+    np.testing.assert_allclose(means[drawn], 1 / 32, rtol=1e-5)
+    np.testing.assert_array_equal(means[~drawn], 0)
 
 
 def test_metrics_of_uniform_weights():
@@ -127,10 +134,21 @@ def test_the_schedule_drops_tenfold_at_the_boundaries_and_clipping_bounds_the_up
     np.testing.assert_allclose(norms, [0.1 * 0.5, 0.01 * 0.5], rtol=1e-5)
 
 
-def test_prediction_in_batches_is_the_whole_model_s():
+def test_the_average_of_the_parameters_forgets_by_its_decay():
+    config, model, optimizer, state, run_data = _setup(method="baseline", ema=0.9)
+    state = create_state(jax.random.key(0), model, optimizer, len(run_data.train.index), ema=True)
+    step = jax.jit(make_step(config, model, optimizer))
+    want = state.params
+    for _ in range(3):
+        state, _ = step(state, run_data, KEY)
+        want = jax.tree.map(lambda e, p: 0.9 * e + 0.1 * p, want, state.params)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5), state.ema_params, want)
+
+
+def test_prediction_is_the_model_s():
     config, model, _, state, run_data = _setup()
     images = run_data.test_images[:53]
-    predicted = make_predict(config, model, batch_size=10)(state.params, {}, images)
+    predicted = make_predict(model, make_batches(config, balanced=False))(state.params, {}, images)
     logits, _ = model.apply(state.params, {}, images / 255.0, train=False)
     np.testing.assert_array_equal(predicted, jnp.argmax(logits, -1))
 

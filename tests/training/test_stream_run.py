@@ -30,7 +30,7 @@ def _config(**fields):
     "fields",
     [
         {},
-        {"parallel": "shard_map", "batch_size": 80, "clean_batch_size": 80},
+        {"parallel": "jit", "batch_size": 80, "clean_batch_size": 80},
         pytest.param(
             {"parallel": "pmap", "batch_size": 80, "clean_batch_size": 80}, marks=pytest.mark.slow
         ),
@@ -39,7 +39,7 @@ def _config(**fields):
         ),
         {"method": "resample", "finetune_steps": 0},
     ],
-    ids=["one device", "shard_map", "pmap", "lenet", "resample"],
+    ids=["one device", "jit", "pmap", "lenet", "resample"],
 )
 def test_streamed_is_resident(tmp_path, fields):
     results = {}

@@ -1,0 +1,192 @@
+"""Optimizers and schedules of Optax from the text of a config, their arguments checked."""
+
+import ast
+import difflib
+import inspect
+import math
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import numpy as np
+import optax
+import optax.contrib
+from ml_collections import ConfigDict
+
+from l2rw_jax.training.config import ConfigError
+
+# Arguments that are decay rates, by the names that Optax has for them.
+_RATES = {"b1", "b2", "b3", "beta", "beta1", "beta2", "momentum", "decay", "decay_rate", "rho"}
+
+
+def make_optimizer(config: ConfigDict) -> optax.GradientTransformationExtraArgs:
+    r"""The optimizer that a config describes: clip, decay, then the optimizer on its schedule.
+
+    The decay is L2, :math:`\frac{\lambda}{2} \lVert W \rVert^2` on every ``kernel``.
+
+    Args:
+      config: a validated config.
+
+    Raises:
+      ConfigError: ``config.optimizer`` or ``config.schedule`` is none of Optax's, or an argument
+        is none that it takes.
+
+    >>> from l2rw_jax.training.config import default_config
+    >>> type(make_optimizer(default_config())).__name__
+    'GradientTransformationExtraArgs'
+    """
+    rate = make_schedule(config)
+    optimizer = _make("config.optimizer", config.optimizer, rate)
+    return optax.chain(
+        optax.clip_by_global_norm(config.clip_norm) if config.clip_norm else optax.identity(),
+        optax.add_decayed_weights(config.weight_decay, mask=kernels),
+        optimizer,
+    )
+
+
+def make_inner(config: ConfigDict) -> optax.GradientTransformation | None:
+    """The optimizer of l2rw's look-ahead, at the first learning rate; None for plain SGD.
+
+    Raises:
+      ConfigError: ``config.inner`` is none of Optax's, or an argument is none that it takes.
+    """
+    if not config.inner:
+        return None
+    return _make("config.inner", config.inner, config.learning_rate)
+
+
+def make_schedule(config: ConfigDict) -> optax.Schedule:
+    """The learning rate by the number of good steps.
+
+    ``config.learning_rate`` is the schedule's ``peak_value``, ``init_value`` or ``value``, and
+    ``config.steps`` its length, where the text names no other; after each of ``config.boundaries``
+    it is a tenth of what it would be.
+
+    Raises:
+      ConfigError: the schedule is none of Optax's, an argument is none that it takes, or a rate is
+        negative or not finite.
+
+    >>> from l2rw_jax.training.config import default_config
+    >>> config = default_config()
+    >>> config.schedule = "cosine_decay_schedule(alpha=0.1)"
+    >>> [round(float(make_schedule(config)(step)), 3) for step in (0, 1500, 3000)]
+    [0.1, 0.055, 0.01]
+    """
+    rate, steps = config.learning_rate, config.steps
+    text = config.schedule or "constant_schedule"
+    offered = {"value": rate, "init_value": rate, "peak_value": rate}
+    offered |= {"decay_steps": steps, "transition_steps": steps}
+    if "peak_value" in _parameters("config.schedule", text):
+        offered["init_value"] = 0.0  # it warms up
+    schedule = _build("config.schedule", text, offered)
+    if not inspect.isfunction(schedule):
+        raise _refusal("config.schedule", text, "it is no schedule")
+    tenths = optax.piecewise_constant_schedule(1.0, {int(b): 0.1 for b in config.boundaries})
+    try:
+        rates = jax.vmap(lambda step: schedule(step) * tenths(step))(np.linspace(0, steps, 101))
+    except (TypeError, ValueError) as error:
+        raise _refusal("config.schedule", text, error) from error
+    if not (np.isfinite(rates).all() and np.min(rates) >= 0):
+        raise _refusal("config.schedule", text, "it has rates below 0, or that are not finite")
+    if config.finetune_steps and rates[-1] == 0:
+        raise ConfigError(
+            f"config.finetune_steps: got {config.finetune_steps}; takes 0 with a schedule that "
+            f"ends at a rate of 0, as config.schedule={text} does."
+        )
+    return lambda step: schedule(step) * tenths(step)
+
+
+def kernels(params: optax.Params) -> Any:
+    """Marks the leaves of ``params`` that are kernels."""
+    return jax.tree.map_with_path(lambda path, _: path[-1].key == "kernel", params)
+
+
+def _make(field: str, text: str, rate: Any) -> optax.GradientTransformation:
+    """The optimizer of that text, which must take a learning rate, and gradients alone."""
+    if "learning_rate" not in _parameters(field, text):
+        raise _refusal(field, text, "it has no learning rate")
+    optimizer = _build(field, text, {"learning_rate": rate})
+    params = {"kernel": jax.ShapeDtypeStruct((3, 2), np.float32)}
+    try:
+        _, state = jax.eval_shape(lambda p: optimizer.update(p, optimizer.init(p), p), params)
+    except Exception as error:  # it asks for more than gradients, or an argument is of no use
+        raise _refusal(field, text, error) from error
+    if any(jax.dtypes.issubdtype(x.dtype, jax.dtypes.prng_key) for x in jax.tree.leaves(state)):
+        raise _refusal(field, text, "its state holds a random key, which checkpoints do not take")
+    return optimizer
+
+
+def _build(field: str, text: str, offered: dict[str, Any]) -> Any:
+    """What ``NAME(ARGUMENT=VALUE, ...)`` makes, with those of ``offered`` that NAME takes."""
+    function, given = _parse(field, text)
+    parameters = inspect.signature(function).parameters
+    for argument, value in given.items():
+        if argument not in parameters:
+            near = difflib.get_close_matches(argument, list(parameters), 1, cutoff=0)[0]
+            raise _refusal(field, text, f"no argument {argument!r}; nearest: {near!r}")
+        if reason := _reason_against(argument, value, parameters[argument].default):
+            raise _refusal(field, text, f"{argument}: got {value!r}; takes {reason}")
+    offered = {name: value for name, value in offered.items() if name in parameters}
+    try:
+        return function(**offered | given)
+    except Exception as error:  # Optax's own checks raise whatever they like
+        raise _refusal(field, text, error) from error
+
+
+def _parse(field: str, text: str) -> tuple[Callable[..., Any], dict[str, Any]]:
+    """Optax's function and the arguments that the text names."""
+    form = "not of the form NAME(ARGUMENT=VALUE, ...)"
+    try:
+        call = ast.parse(text if "(" in text else f"{text}()", mode="eval").body
+        names = [k.arg for k in call.keywords] if isinstance(call, ast.Call) else [None]
+        if not isinstance(call, ast.Call) or call.args or None in names:
+            raise _refusal(field, text, form)
+        if len(set(names)) < len(names):
+            raise _refusal(field, text, "an argument is there twice")
+        name = ast.unparse(call.func).removeprefix("optax.")
+        arguments = {str(k.arg): ast.literal_eval(k.value) for k in call.keywords}
+    except ConfigError:
+        raise
+    except (SyntaxError, ValueError, TypeError, MemoryError, RecursionError) as error:
+        reason = error.msg if isinstance(error, SyntaxError) else form
+        raise _refusal(field, text, reason) from None
+    home = optax.contrib if name.startswith("contrib.") else optax
+    function = getattr(home, name.removeprefix("contrib."), getattr(optax.contrib, name, None))
+    if not inspect.isfunction(function):
+        known = [n for module in (optax, optax.contrib) for n in dir(module) if n[0].islower()]
+        near = difflib.get_close_matches(name, known, 1, cutoff=0)
+        raise _refusal(field, text, f"Optax has no {name!r}; nearest: {near[0]!r}")
+    return function, arguments
+
+
+def _parameters(field: str, text: str) -> list[str]:
+    return list(inspect.signature(_parse(field, text)[0]).parameters)
+
+
+def _reason_against(argument: str, value: Any, default: Any) -> str:
+    """What an argument takes if not this value; else an empty text."""
+    numbers = value if isinstance(value, tuple | list | dict) else [value]
+    if isinstance(value, dict):
+        numbers = [*value, *value.values()]
+    for number in numbers:
+        if isinstance(number, float) and not math.isfinite(number):
+            return "finite numbers"
+    if isinstance(value, str) and not (isinstance(default, str) or argument.endswith("dtype")):
+        return "no text"
+    if isinstance(default, bool) != isinstance(value, bool) and isinstance(default, bool | float):
+        return "True or False" if isinstance(default, bool) else "a number"
+    if argument in _RATES and isinstance(value, int | float) and not 0 <= value < 1:
+        return "a number in [0, 1)"
+    if argument.startswith("eps") and isinstance(value, int | float) and value < 0:
+        return "a number that is at least 0"
+    return ""
+
+
+def _refusal(field: str, text: str, reason: object) -> ConfigError:
+    lines = str(reason).strip().splitlines() or [type(reason).__name__]
+    shown = text if len(text) <= 80 else f"{text[:77]}..."
+    example = "cosine_decay_schedule(alpha=0.1)" if "schedule" in field else "sgd(momentum=0.9)"
+    return ConfigError(
+        f"{field}: got {shown!r}, which Optax does not take: {lines[0][:200].rstrip('.')}; takes a "
+        f"name of Optax's with its arguments but the rate, as {example}."
+    )

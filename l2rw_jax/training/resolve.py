@@ -1,0 +1,256 @@
+"""From a config to all that its run needs: made once, checked, and nothing written yet."""
+
+import fnmatch
+import functools
+import os
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jax.typing import ArrayLike
+from ml_collections import ConfigDict
+
+from l2rw_jax import _extras
+from l2rw_jax.methods import Method, get_method
+from l2rw_jax.models import Model, create_model
+from l2rw_jax.training.batches import Batches, make_batches
+from l2rw_jax.training.config import ConfigError, validate
+from l2rw_jax.training.optimizers import make_inner, make_optimizer
+from l2rw_jax.training.parallel import AXIS, Engine, make_engine
+from l2rw_jax.training.prepare import RunData, prepare_replicas
+from l2rw_jax.training.state import TrainState, create_state, initial_transition, seed_keys
+from l2rw_jax.training.step import Step, make_chunk, make_predict, make_step
+
+
+class Cadence(NamedTuple):
+    """When a run does what, in steps.
+
+    Attributes:
+      log: steps in one compiled call's line of metrics; all others are multiples of it.
+      evaluate, save: steps from one evaluation, or checkpoint, to the next.
+      train: steps before fine-tuning starts.
+      last: steps in all.
+    """
+
+    log: int
+    evaluate: int
+    save: int
+    train: int
+    last: int
+
+
+class Run(NamedTuple):
+    """A run, ready to start.
+
+    Attributes:
+      config: the validated config, as ``config.json`` has it.
+      data: the data on the host.
+      model, optimizer, method, batches: what a step is made of.
+      engine: how devices share the run.
+      cadence: when it does what.
+      num_steps: steps in one compiled call.
+      chunk, finetune: ``num_steps`` steps, of training and of fine-tuning, to be compiled.
+      predict: the classes of images, to be compiled.
+      create: the state at step 0.
+      key: of the steps; of replicas, one each.
+    """
+
+    config: ConfigDict
+    data: RunData
+    model: Model
+    optimizer: optax.GradientTransformation
+    method: Method
+    batches: Batches
+    engine: Engine
+    cadence: Cadence
+    num_steps: int
+    chunk: Step
+    finetune: Step
+    predict: Callable[..., jax.Array]
+    create: Callable[[], TrainState]
+    key: jax.Array
+
+
+def resolve(config: ConfigDict) -> Run:
+    """Makes all that a run needs, without writing or training anything.
+
+    Args:
+      config: some or all fields of ``default_config``.
+
+    Raises:
+      ConfigError: the run cannot be as asked for.
+    """
+    config = validate(config)
+    if config.tensorboard:
+        try:
+            _extras.require("tensorboard", "tensorboardX")
+        except ImportError as error:
+            raise ConfigError(f"config.tensorboard=True: {error}") from None
+    try:
+        run_data, num_classes = prepare_replicas(config)
+    except MemoryError as error:
+        raise ConfigError(f"config.dataset={config.dataset}: no memory for it: {error}") from None
+    model = _make_model(config, run_data, num_classes)
+    optimizer = make_optimizer(config)
+    inner = make_inner(config) if config.method == "l2rw" else None
+    method = _make_method(config, model, inner)
+    batches = make_batches(config, balanced=method.balanced)
+    num_steps = steps_per_call(config)
+    engine = make_engine(config, num_steps=num_steps)
+    create, key = _initial_state(config, model, optimizer, inner, method, run_data)
+    _check_memory(config, engine.like(create), run_data)
+
+    make = functools.partial(
+        make_step,
+        model=model,
+        optimizer=optimizer,
+        batches=batches,
+        micro_batches=config.micro_batches,
+        clean_weight_decay=config.clean_weight_decay,
+        ema=config.ema,
+        axis_name=engine.axis_name,
+        shard=engine.shard,
+        replicate=engine.replicate,
+    )
+    average_over = engine.axis_name if config.batch_norm != "global" else None
+    chunk, finetune = (
+        make_chunk(step, num_steps, average_over=average_over)
+        for step in (make(method, inner=inner), make(get_method("clean_only"), finetune=True))
+    )
+    if inner and config.replicas == 1:  # only a trace tells whether it has a derivative
+        try:
+            step = make(method, inner=inner, axis_name=None)
+            jax.eval_shape(step, jax.eval_shape(create), run_data, key)
+        except (TypeError, ValueError) as error:
+            raise ConfigError(f"config.inner={config.inner}: {error}") from error
+    last = config.steps + config.finetune_steps
+    return Run(
+        config=config,
+        data=run_data,
+        model=model,
+        optimizer=optimizer,
+        method=method,
+        batches=batches,
+        engine=engine,
+        cadence=Cadence(
+            config.log_every, config.eval_every, config.checkpoint_every, config.steps, last
+        ),
+        num_steps=num_steps,
+        chunk=chunk,
+        finetune=finetune,
+        predict=make_predict(model, batches),
+        create=create,
+        key=key,
+    )
+
+
+def steps_per_call(config: ConfigDict) -> int:
+    """How many steps one compiled call takes: ``log_every``, or 1.
+
+    One call does them all, but for convolutions on a CPU: inside a loop, XLA's CPU compiler leaves
+    their weight gradients in a form that is ten times slower (JAX 0.10, 0.11).
+    """
+    single = jax.default_backend() == "cpu" and not config.model.startswith("mlp")
+    return 1 if single else config.log_every
+
+
+def _make_model(config: ConfigDict, run_data: RunData, num_classes: int) -> Model:
+    shape = run_data.images.shape[1:]
+    if config.pad > min(shape[:2]):
+        raise ConfigError(
+            f"config.pad: got {config.pad}; takes at most {min(shape[:2])}, the side of an image."
+        )
+    across = config.parallel == "pmap" and config.batch_norm == "global"
+    try:
+        return create_model(
+            config.model,
+            num_classes=num_classes,
+            image_shape=shape,
+            dtype=config.dtype,
+            dropout=config.dropout,
+            batch_norm_axis=AXIS if across else None,
+            remat=config.remat,
+        )
+    except ValueError as error:
+        raise ConfigError(f"config.model={config.model[:80]}: {error}") from error
+
+
+def _make_method(
+    config: ConfigDict, model: Model, inner: optax.GradientTransformation | None
+) -> Method:
+    """The method, l2rw with the look-ahead that the config asks for."""
+    method, pattern = get_method(config.method), config.lookahead_mask
+    params, _ = jax.eval_shape(model.init, jax.random.key(0))
+    names = [_name(path) for path, _ in jax.tree.leaves_with_path(params)]
+    if pattern and not fnmatch.filter(names, pattern):
+        raise ConfigError(
+            f"config.lookahead_mask: got {pattern!r}, which is no parameter's path; takes a "
+            f"pattern of paths such as {names[-1]!r}."
+        )
+
+    def mask(params: optax.Params) -> Any:
+        return jax.tree.map_with_path(
+            lambda path, _: fnmatch.fnmatchcase(_name(path), pattern), params
+        )
+
+    if config.method != "l2rw":
+        return method
+    options = {"inner": inner, "mode": config.mode, "min_weight": config.min_weight}
+    options |= {"lookahead_mask": mask if pattern else None}
+    return method._replace(value_and_grad=functools.partial(method.value_and_grad, **options))
+
+
+def _name(path: Any) -> str:
+    return jax.tree_util.keystr(path, simple=True, separator="/")
+
+
+def _initial_state(
+    config: ConfigDict,
+    model: Model,
+    optimizer: optax.GradientTransformation,
+    inner: optax.GradientTransformation | None,
+    method: Method,
+    run_data: RunData,
+) -> tuple[Callable[[], TrainState], jax.Array]:
+    """A function for the state at step 0, and the key of the steps; of replicas, of each."""
+    num_train = run_data.train.index.shape[-1]
+
+    def create(seed: ArrayLike, confusion: ArrayLike) -> TrainState:
+        init_key, _ = seed_keys(seed)
+        transition = initial_transition(method, jnp.asarray(confusion))
+        return create_state(
+            init_key, model, optimizer, num_train, transition, inner=inner, ema=config.ema > 0
+        )
+
+    if config.replicas == 1:
+        _, key = seed_keys(config.seed)
+        return lambda: create(config.seed, run_data.confusion), key
+    seeds = np.arange(config.seed, config.seed + config.replicas, dtype=np.uint32)
+    _, keys = jax.vmap(seed_keys)(seeds)
+    return lambda: jax.vmap(create)(seeds, run_data.confusion), keys
+
+
+def _check_memory(config: ConfigDict, state: TrainState, run_data: RunData) -> None:
+    """Refuses a run whose state and images alone are more than the devices can hold."""
+    devices = jax.local_devices() if config.parallel != "none" else jax.local_devices()[:1]
+    divided = jax.device_count() if config.fsdp else 1
+    needed = (_bytes(state) + _bytes(state.params)) // divided  # with the gradient
+    needed += 0 if config.stream else _bytes(run_data.images)
+    limits = devices[0].memory_stats() or {}
+    if "bytes_limit" in limits:
+        available = limits["bytes_limit"]
+    else:  # the host's memory, which its devices share
+        available = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // len(devices)
+    if needed > available:
+        raise ConfigError(
+            f"config.model={config.model}: its state, gradient and images take "
+            f"{needed / 2**30:.1f} GiB, and a device has {available / 2**30:.1f} GiB; take a "
+            "smaller model, config.stream, or config.fsdp on more devices."
+        )
+
+
+def _bytes(tree: Any) -> int:
+    return sum(int(np.prod(x.shape)) * x.dtype.itemsize for x in jax.tree.leaves(tree))

@@ -1,0 +1,137 @@
+"""Damaged files of a run: told in one line, and nothing that can be kept is lost."""
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+
+from l2rw_jax.training import ConfigError, RunError, default_config, train_and_evaluate
+from l2rw_jax.training.workdir import read_metrics, read_weights
+
+
+def _config(**fields):
+    config = default_config()
+    every = {"log_every": 5, "eval_every": 10, "checkpoint_every": 10}
+    config.update_from_flattened_dict({"model": "mlp-16", "steps": 20} | every | fields)
+    return config
+
+
+@pytest.fixture(scope="module")
+def done(tmp_path_factory):
+    """The folder of a run that is done."""
+    folder = tmp_path_factory.mktemp("done")
+    train_and_evaluate(_config(), folder)
+    return folder
+
+
+@pytest.fixture
+def run(done, tmp_path):
+    """A copy of it."""
+    return shutil.copytree(done, tmp_path / "run")
+
+
+def _cut(path):
+    path.write_bytes(path.read_bytes()[:-20])
+
+
+def _zeros(path):
+    content = path.read_bytes()
+    path.write_bytes(content[:30] + bytes(40) + content[70:])
+
+
+def _blank(path):
+    path.write_text("\n\n")
+
+
+def _not_utf8(path):
+    path.write_bytes(b"\xff\xfe\n" + path.read_bytes())
+
+
+def _other(path):
+    path.write_text('[1]\n{"step": "5"}\n{"step": true}\n' + path.read_text())
+
+
+def _nested(path):
+    path.write_text("[" * 100_000 + "\n" + path.read_text())
+
+
+def _missing(path):
+    path.unlink()
+
+
+@pytest.mark.parametrize("damage", [_cut, _zeros, _blank, _not_utf8, _other, _nested, _missing])
+def test_a_damaged_log_costs_no_more_than_its_lines(run, done, damage, caplog):
+    (run / "result.json").unlink()
+    shutil.rmtree(run / "checkpoints/20")
+    damage(run / "metrics.jsonl")
+    result = train_and_evaluate(_config(), run)
+    want = json.loads((done / "result.json").read_text())
+    for name in ("test_accuracy", "best_test_accuracy", "steps"):
+        assert result[name] == want[name]
+    assert "metrics.jsonl" in caplog.text
+    kept = [line["step"] for line in read_metrics(run)]
+    assert kept[-2:] == [15, 20] and kept == sorted(set(kept)) and set(kept) <= {5, 10, 15, 20}
+
+
+def test_without_its_log_a_finished_run_still_writes_its_result(run, done):
+    (run / "metrics.jsonl").unlink()
+    (run / "result.json").unlink()
+    result = train_and_evaluate(_config(), run)
+    want = json.loads((done / "result.json").read_text())
+    differ = dict.fromkeys(("steps_per_second", "compile_seconds"))
+    assert result | differ == want | differ
+
+
+@pytest.mark.parametrize("content", ["", "{", "[]", "[" * 100_000, "\0", "null"])
+def test_a_damaged_result_is_one_line(run, content):
+    (run / "result.json").write_text(content)
+    with pytest.raises(
+        RunError, match=r"result.json cannot be read: no JSON.*; remove it"
+    ) as error:
+        train_and_evaluate(_config(), run)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("content", ["", "{", "[]", "[" * 100_000, "\0"])
+def test_a_damaged_config_is_one_line(run, content):
+    (run / "config.json").write_text(content)
+    with pytest.raises(ConfigError, match=r"config.json is not a config; take another"):
+        train_and_evaluate(_config(), run)
+
+
+@pytest.mark.parametrize("name", ["config.json", "metrics.jsonl", "result.json", "weights.npz"])
+def test_a_folder_in_the_place_of_a_file_is_named(run, name):
+    (run / name).unlink()
+    (run / name).mkdir()
+    with pytest.raises(ConfigError, match=rf"{name} is a folder, not a run's; take another"):
+        train_and_evaluate(_config(), run)
+
+
+def test_a_file_in_the_place_of_the_checkpoints_is_named(tmp_path):
+    (tmp_path / "checkpoints").write_text("")
+    with pytest.raises(ConfigError, match=r"checkpoints is a file, not a run's; take another"):
+        train_and_evaluate(_config(), tmp_path)
+
+
+@pytest.mark.parametrize("content", [b"", b"PK\x03\x04", b"\x93NUMPY", b"{}"])
+def test_damaged_weights_are_one_line(run, content):
+    (run / "weights.npz").write_bytes(content)
+    with pytest.raises(RunError, match=r"weights.npz cannot be read: .*; remove ") as error:
+        read_weights(run)
+    assert "\n" not in str(error.value)
+
+
+def test_weights_come_back(run):
+    weights = read_weights(run)
+    assert weights["count"].sum() == 20 * 100
+    np.testing.assert_allclose((weights["mean_weight"] * weights["count"]).sum(), 20, rtol=1e-4)
+
+
+@pytest.mark.parametrize("name", ["", "a\0b", "gs://bucket/run", "s3://x", "x" * 300])
+def test_a_name_that_is_no_folder_s_is_refused(name, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ConfigError, match=r"^workdir: ") as error:
+        train_and_evaluate(_config(), name)
+    assert "\n" not in str(error.value)
+    assert not list(tmp_path.iterdir())
