@@ -18,14 +18,16 @@ from l2rw_jax.models import create_model
 from l2rw_jax.training import ConfigError
 from l2rw_jax.training import workdir as files
 
+SHARED = ("config", "workdir", "distributed", "coordinator", "num_processes", "process_id")
+
 
 def run(main, takes=()):
     """``cli.run`` for a program that takes these of the shared flags alone, and needs them."""
 
     def checked():
-        for flag in flags.FLAGS.flags_by_module_dict()[cli.__name__]:
-            if flag.present and flag.name not in takes:
-                raise ConfigError(f"--{flag.name}: this program takes none; leave it out.")
+        for name in SHARED:
+            if flags.FLAGS[name].present and name not in takes:
+                raise ConfigError(f"--{name}: this program takes none; leave it out.")
         main()
 
     cli.run(checked, required=takes)

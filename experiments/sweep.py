@@ -18,7 +18,7 @@ from absl import flags
 from experiments import cli
 from experiments.programs import expand
 from l2rw_jax import reports
-from l2rw_jax.training import ConfigError, check, train_seeds
+from l2rw_jax.training import ConfigError, RunError, resolve, train_seeds
 from l2rw_jax.training import workdir as files
 from l2rw_jax.training.config import check_name
 
@@ -39,13 +39,15 @@ def main():
     )
     for config, folder in runs:  # mistakes come to light before any work starts
         if files.check_workdir(workdir / folder, config) is None:
-            check(config)
+            resolve(config)
     cli.create_folder(output().parent)
     results: list = []
     for start in range(0, len(runs), SEEDS.value):
         seeds = runs[start : start + SEEDS.value]
         config, _ = seeds[0]
         for result in train_seeds(config, [workdir / folder for _, folder in seeds]):
+            if isinstance(result, RunError):
+                raise result
             accuracy = f"test accuracy {result['test_accuracy']:.1%}"
             print(
                 f"[{len(results) + 1}/{len(runs)}] {runs[len(results)][1]}: {accuracy}", flush=True

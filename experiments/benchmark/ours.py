@@ -11,7 +11,7 @@ import optax
 from experiments.benchmark.setting import examples
 from l2rw_jax import losses, reweighted_value_and_grad
 from l2rw_jax.models import create_model
-from l2rw_jax.training.state import kernels
+from l2rw_jax.training.optimizers import kernels
 
 
 class Prepared(NamedTuple):

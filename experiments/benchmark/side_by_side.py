@@ -12,7 +12,7 @@ from absl import flags
 
 from experiments import cli, programs
 from l2rw_jax import reports
-from l2rw_jax.training import ConfigError, train_and_evaluate
+from l2rw_jax.training import ConfigError, train_and_evaluate, validate
 from l2rw_jax.training import workdir as files
 
 METHODS = flags.DEFINE_list("methods", ["baseline", "random", "l2rw"], "Methods.")
@@ -36,7 +36,7 @@ def main():
     frameworks = {"ours": train_and_evaluate, "torch": theirs.train_and_evaluate}
     for config, folder in runs:  # mistakes come to light before any work starts
         for framework in frameworks:
-            files.check_workdir(workdir / framework / folder, config)
+            files.check_workdir(workdir / framework / folder, validate(config))
         theirs.check(config)
     cli.create_folder(workdir, "--workdir")
     programs.prepare_output(output)

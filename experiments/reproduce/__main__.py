@@ -21,7 +21,7 @@ from experiments.reproduce import execute, report
 from experiments.reproduce.plan import make_plan
 from experiments.reproduce.scales import SCALES
 from experiments.reproduce.targets import TARGETS
-from l2rw_jax.training import ConfigError, RunError, check
+from l2rw_jax.training import ConfigError, RunError, resolve
 
 TARGET = flags.DEFINE_enum("target", None, list(TARGETS), "Which table or figure.")
 SCALE = flags.DEFINE_enum(
@@ -66,7 +66,7 @@ def main():
         if folder not in done
     }
     for folder in todo.values():  # mistakes, data that is not there, come to light first
-        check(plan.runs[folder])
+        resolve(plan.runs[folder])
     if DRY_RUN.value:
         return
     output = OUTPUT.value

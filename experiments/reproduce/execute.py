@@ -16,15 +16,18 @@ def train(plan, workdir, groups):
     for number, group in enumerate(groups, 1):
         folders = [workdir / folder for folder in group]
         try:
-            results = train_seeds(plan.runs[group[0]], folders, together=len(group) > 1)
-            outcome = [f"{result['test_accuracy']:.4f}" for result in results]
-            print(f"[{number}/{len(groups)}] {group[0]}: test accuracy {', '.join(outcome)}")
+            results: list = train_seeds(plan.runs[group[0]], folders, together=len(group) > 1)
         except (RunError, ConfigError, jax.errors.JaxRuntimeError) as error:
-            # No reason to leave out the others: out of memory, not finite, used by another process.
-            reason = str(error).splitlines()[0]
-            left = [folder for folder in group if not (workdir / folder / RESULT).exists()]
-            failed |= dict.fromkeys(left, reason)
-            print(f"[{number}/{len(groups)}] {group[0]}: error: {reason}")
+            # No reason to leave out the others: out of memory, used by another process.
+            results = [None if (folder / RESULT).exists() else error for folder in folders]
+        for folder, result in zip(group, results, strict=True):
+            told = "done"
+            if isinstance(result, Exception):
+                failed[folder] = str(result).splitlines()[0]
+                told = f"error: {failed[folder]}"
+            elif result:
+                told = f"test accuracy {result['test_accuracy']:.4f}"
+            print(f"[{number}/{len(groups)}] {folder}: {told}")
         sys.stdout.flush()
     return failed
 

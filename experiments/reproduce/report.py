@@ -1,5 +1,6 @@
 """From finished runs to a table beside the paper's, a JSON file and a figure in its form."""
 
+import contextlib
 import itertools
 import textwrap
 from pathlib import Path
@@ -10,6 +11,7 @@ from experiments.reproduce.scales import SCALES
 from experiments.reproduce.targets import TARGETS
 from l2rw_jax import reports
 from l2rw_jax.reports import figures
+from l2rw_jax.training import RunError
 from l2rw_jax.training import workdir as files
 
 
@@ -53,12 +55,13 @@ def write(plan, workdir, output, command, note="", failed=()):
 
 
 def finished(plan, workdir):
-    """``{folder: result}`` of the runs that are done."""
-    results = {
-        folder: files.check_workdir(Path(workdir, folder), config)
-        for folder, config in plan.runs.items()
-    }
-    return {folder: result for folder, result in results.items() if result is not None}
+    """``{folder: result}`` of the runs that are done; not of those that ended without a result."""
+    results = {}
+    for folder, config in plan.runs.items():
+        with contextlib.suppress(RunError):
+            if result := files.check_workdir(Path(workdir, folder), config):
+                results[folder] = result
+    return results
 
 
 def summarize(plan, workdir, done):

@@ -1,5 +1,6 @@
 """The trainer's compiled call by itself: all that the programs here use of its inside."""
 
+import copy
 import itertools
 import time
 from collections.abc import Callable
@@ -7,11 +8,11 @@ from typing import Any, NamedTuple
 
 import jax
 
-from l2rw_jax.training import check
-from l2rw_jax.training.loop import initial_state, open_images
+from l2rw_jax.training import resolve
+from l2rw_jax.training.loop import open_images
 from l2rw_jax.training.parallel import make_engine
 from l2rw_jax.training.prepare import without_train_images
-from l2rw_jax.training.step import make_chunk, make_step
+from l2rw_jax.training.step import make_chunk
 
 
 class Call(NamedTuple):
@@ -37,33 +38,34 @@ def compile_call(stack, config, per_call):
 
     Args:
       stack: an ``ExitStack`` that ends what was started.
-      config: a config.
-      per_call: steps in a call.
+      config: a config, on one device or ``jit``.
+      per_call: steps in a call, whatever the trainer would choose.
 
     Returns:
       The ``Call``.
     """
-    run_data, model, optimizer = check(config)
-    state, key = initial_state(config, model, optimizer, run_data)
-    parameter_bytes = sum(x.nbytes for x in jax.tree.leaves(state.params))
-    engine = make_engine(config, num_steps=per_call)
-    images = stack.enter_context(open_images(config, engine, run_data, key, 0))
+    config = copy.deepcopy(config)
+    config.log_every = 1
+    run = resolve(config)
+    step = run.chunk
+    engine = make_engine(run.config, num_steps=per_call)
+    run = run._replace(engine=engine, num_steps=per_call, chunk=make_chunk(step, per_call))
+    images = stack.enter_context(open_images(run, 0))
     if config.stream:
-        run_data = without_train_images(run_data)
-    state, *others = engine.put((state, run_data, key))
-    step = make_step(config, model, optimizer, axis_name=engine.axis_name)
-    shapes = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), state)
+        run = run._replace(data=without_train_images(run.data))
+    shapes, state = engine.like(run.create), engine.init(run.create)
+    others = engine.put((run.data._replace(test_images=None, test_labels=None), run.key))
     first = next(images)
     images = itertools.chain([first], images)
     started = time.perf_counter()
     streamed = () if first is None else (first,)
-    compiled = engine.compile(make_chunk(step, per_call), state, *others, *streamed)
+    compiled: Any = engine.compile(run.chunk, state, *others, *streamed)
     compile_seconds = time.perf_counter() - started
 
-    def run(calls):
+    def call(count):
         nonlocal state
         collected = []
-        for _ in range(calls):
+        for _ in range(count):
             streamed = next(images)
             state, metrics = compiled(state, *others, *(() if streamed is None else (streamed,)))
             collected.append(metrics)
@@ -73,4 +75,5 @@ def compile_call(stack, config, per_call):
         analysis: Any = jax.jit(step).lower(shapes, *others).cost_analysis()
         return (analysis or {}).get("flops")
 
-    return Call(run, compiled.as_text, flops, parameter_bytes, compile_seconds)
+    parameter_bytes = sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(shapes.params))
+    return Call(call, compiled.as_text, flops, parameter_bytes, compile_seconds)

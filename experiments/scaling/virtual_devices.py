@@ -27,7 +27,7 @@ def on_all_devices(model):
     config = digits.get_config()
     config.update({"model": model, "batch_size": 80, "clean_size": 80, "clean_batch_size": 80})
     if jax.device_count() > 1:
-        config.update({"parallel": "shard_map", "batch_norm": "global"})
+        config.parallel = "jit"
     with contextlib.ExitStack() as stack:
         call = compile_call(stack, config, 1)
         loss = float(call.run(STEPS)["loss"])

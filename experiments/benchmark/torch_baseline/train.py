@@ -18,7 +18,7 @@ from experiments import cli
 from experiments.benchmark.torch_baseline import convert, models, steps
 from experiments.benchmark.torch_baseline.prepare import set_precision, to_device
 from l2rw_jax import data, training
-from l2rw_jax.training import ConfigError
+from l2rw_jax.training import ConfigError, batches
 from l2rw_jax.training import workdir as files
 from l2rw_jax.training.metrics import classification_metrics, noise_auroc
 
@@ -26,8 +26,9 @@ from l2rw_jax.training.metrics import classification_metrics, noise_auroc
 FORMS = {"baseline": "plain", "random": "random", "l2rw": "forward_ad_separate"}
 # Fields that change what is computed and that only the JAX side knows.
 OURS_ALONE = (
-    *("optimizer", "clean_weight_decay", "dtype", "finetune_steps"),
-    *("replicas", "parallel", "micro_batches"),
+    *("mode", "inner", "lookahead_mask", "min_weight", "clean_weight_decay"),
+    *("optimizer", "schedule", "ema", "dtype", "finetune_steps", "tensorboard"),
+    *("replicas", "parallel", "fsdp", "micro_batches"),
 )
 
 
@@ -44,22 +45,23 @@ def train_and_evaluate(config, workdir):
     Raises:
       ConfigError: the run cannot be as asked for; nothing was written.
     """
+    config = training.validate(config)
     result = files.check_workdir(workdir, config)
     if result is not None:
         return result
-    run_data, model, network = check(config)
-    init_key, step_key = jax.random.split(jax.random.key(config.seed))
-    params, model_state = model.init(init_key)
-    convert.to_torch(params, model_state, network)
+    run, network = check(config)
+    state = run.create()
+    convert.to_torch(state.params, state.model_state, network)
     with files.locked(workdir):
         files.write_json(f"{workdir}/{files.CONFIG}", config.to_dict())
         files.keep_metrics(workdir, 0)  # there are no checkpoints to go on from
-        result = _train(config, workdir, run_data, network, step_key)
+        result = _train(run, workdir, network)
         files.write_json(f"{workdir}/{files.RESULT}", result)
     return result
 
 
-def _train(config, workdir, run_data, network, key):
+def _train(run, workdir, network):
+    config, run_data = run.config, run.data
     device = "cuda" if torch.cuda.is_available() else "cpu"
     set_precision("float32")
     torch.manual_seed(config.seed)
@@ -68,7 +70,7 @@ def _train(config, workdir, run_data, network, key):
         network, rate=config.learning_rate, weight_decay=config.weight_decay
     )
     step = steps.make_step(FORMS[config.method], network, optimizer, clip_norm=config.clip_norm)
-    draw = make_draw(config, run_data, key)
+    draw = make_draw(run)
     evaluate = make_evaluate(config, run_data, device)
 
     weight_sum = np.zeros(len(run_data.train.index))
@@ -111,12 +113,13 @@ def check(config):
     """Makes all that a run needs, without writing or training anything.
 
     Returns:
-      ``(RunData, Model, network)``, the data on the host, the network not yet initialised.
+      ``(Run, network)``, the network not yet initialised.
 
     Raises:
       ConfigError: a mistake, or what only the JAX side can do.
     """
-    run_data, model, _ = training.check(config)
+    run = training.resolve(config)
+    config = run.config
     if config.method not in FORMS:
         raise ConfigError(
             f"config.method: got {config.method!r}; PyTorch's side takes one of {', '.join(FORMS)}."
@@ -131,43 +134,32 @@ def check(config):
     try:
         network = models.create_network(
             config.model,
-            num_classes=len(run_data.confusion),
-            image_shape=run_data.images.shape[1:],
+            num_classes=len(run.data.confusion),
+            image_shape=run.data.images.shape[1:],
             dropout=config.dropout,
         )
     except ValueError as error:
         raise ConfigError(f"config.model={config.model}: PyTorch's side: {error}") from error
-    return run_data, model, network
+    return run, network
 
 
-def make_draw(config, run_data, key):
+def make_draw(run):
     """What ``l2rw_jax.training``'s step draws, as ``draw(step)``.
 
     It returns rows ``[b]`` of the training part, images ``[b, h, w, c]`` and labels ``[b]``, clean
     images ``[m, h, w, c]`` and labels ``[m]``.
     """
 
-    def batch(run_data, part, rows, key):
-        keys = jax.random.split(jax.random.split(key)[0], len(rows))
-        images = jax.vmap(
-            lambda key, image: data.augment(key, image[None], pad=config.pad, flip=config.flip)[0]
-        )(keys, run_data.images[part.index[rows]])
-        return data.to_float(images, low=config.low, high=config.high), part.label[rows]
-
     @jax.jit
     def draw(run_data, step):
-        keys = jax.random.split(jax.random.fold_in(key, step), 5)
-        rows = data.sample(keys[0], len(run_data.train.index), config.batch_size)
-        clean_rows = data.sample_without_replacement(
-            keys[1], len(run_data.clean.index), config.clean_batch_size
-        )
-        return (
-            rows,
-            *batch(run_data, run_data.train, rows, keys[2]),
-            *batch(run_data, run_data.clean, clean_rows, keys[3]),
-        )
+        keys = batches.step_keys(run.key, step)
+        rows = batches.draw(run.batches, run_data, keys[0])
+        clean_rows = batches.draw_clean(run.batches, run_data, keys[1])
+        train = batches.take(run.batches, run_data, run_data.train, rows, keys[2])
+        clean = batches.take(run.batches, run_data, run_data.clean, clean_rows, keys[3])
+        return rows, train["image"], train["label"], clean["image"], clean["label"]
 
-    on_device = jax.tree.map(jnp.asarray, run_data)
+    on_device = jax.tree.map(jnp.asarray, run.data)
     return lambda step: draw(on_device, step)
 
 

