@@ -7,7 +7,7 @@ STAMP := .venv/.made-$(EXTRAS)
 METHODS := baseline,random,clean_only,l2rw
 DIGITS := -m experiments.sweep --config=configs/digits.py --workdir=runs/digits --methods=$(METHODS) --seeds=5
 
-.PHONY: run test test-all lint format results stability mnist-imbalance bench parts side-by-side \
+.PHONY: run test test-all lint format results stability mnist-imbalance bench side-by-side \
         throughput scaling reproduce-smoke optimizers modes clean
 
 $(STAMP): setup.cfg pyproject.toml
@@ -41,23 +41,20 @@ results: $(STAMP)  ## makes the committed files of results/digits* again
 bench: $(STAMP)  ## a step in both frameworks, a quarter of an hour; needs EXTRAS=dev,torch
 	$(BIN)/python -m experiments.benchmark --minutes=12
 
-parts: $(STAMP)  ## the parts of our step, and what was tried for speed
-	$(BIN)/python -m experiments.benchmark --parts --models=lenet,wrn-10-2 --output=results/parts-cpu --minutes=5
-
 side-by-side: $(STAMP)  ## trains both frameworks on the same batches; needs EXTRAS=dev,torch and MNIST
-	$(BIN)/python -m experiments.side_by_side --config=configs/mnist_imbalance.py --workdir=runs/side-by-side --methods=baseline,l2rw --seeds=3 --config.steps=500 --config.learning_rate=3e-3 --config.eval_every=100 --output=results/side-by-side
+	$(BIN)/python -m experiments.benchmark.side_by_side --config=configs/mnist_imbalance.py --workdir=runs/side-by-side --methods=baseline,l2rw --seeds=3 --config.steps=500 --config.learning_rate=3e-3 --config.eval_every=100 --output=results/side-by-side
 
 throughput: $(STAMP)  ## how steps, replicas, streams and checkpoints pay
-	$(BIN)/python -m experiments.throughput --output=results/throughput-cpu --minutes=6
+	$(BIN)/python -m experiments.scaling.throughput --output=results/throughput-cpu --minutes=6
 
 scaling: $(STAMP)  ## what a step costs on many devices, on paper
 	$(BIN)/python -m experiments.scaling --output=results/scaling
 
 optimizers: $(STAMP)  ## the table of docs/optimizers.md
-	$(BIN)/python -m experiments.optimizers --write
+	$(BIN)/python -m experiments.benchmark.optimizers --write
 
 modes: $(STAMP)  ## what the scores' modes and masks cost, and how exact they are
-	$(BIN)/python -m experiments.modes --output=results/modes-cpu
+	$(BIN)/python -m experiments.benchmark.modes --output=results/modes-cpu
 
 reproduce-smoke: $(STAMP)  ## every table and figure of the paper at smoke scale
 	for target in table1 table2 figure3 figure5 figure6 figure7; do \

@@ -6,12 +6,9 @@ python -m experiments.sweep --config=configs/digits.py --workdir=runs/noise --me
 Runs that are done already are not run again.
 """
 
-import copy
-import hashlib
 import re
 import shlex
 import sys
-import urllib.parse
 from pathlib import Path
 
 import jax
@@ -19,6 +16,7 @@ import numpy as np
 from absl import flags
 
 from experiments import cli
+from experiments.programs import expand
 from l2rw_jax import reports
 from l2rw_jax.training import ConfigError, Ended, RunError, resolve, train_seeds, validate
 from l2rw_jax.training import workdir as files
@@ -106,34 +104,6 @@ def distinct(flag, values):
 def output():
     """The start of the names of what a sweep writes."""
     return Path(OUTPUT.value or f"{cli.WORKDIR.value}/sweep")
-
-
-def expand(config, methods, seeds, field, values):
-    """The config and the folder's name of every run."""
-    runs = []
-    for value in values:
-        for method in methods:
-            for seed in range(config.seed, config.seed + seeds):
-                run = copy.deepcopy(config)
-                run.method, run.seed = method, seed
-                folder = f"{method}/seed{seed}"
-                if field:
-                    run.update_from_flattened_dict({field: value})
-                    folder = f"{folder_name(f'{field}={value}')}/{folder}"
-                runs.append((run, folder))
-    return runs
-
-
-def folder_name(text):
-    """``text`` as the name of one folder, whatever is in it; short, and another for another text.
-
-    >>> folder_name("noise.ratio=0.4"), folder_name("data_dir=../a")
-    ('noise.ratio=0.4', 'data_dir=%2E%2E%2Fa')
-    """
-    name = urllib.parse.quote(text, safe="=,()+ ").replace("..", "%2E%2E")
-    if len(name) > 100:
-        name = f"{name[:80]}-{hashlib.sha256(text.encode()).hexdigest()[:12]}"
-    return name
 
 
 def config_value(config, field):

@@ -9,7 +9,7 @@ import optax
 import pytest
 
 import l2rw_jax
-from experiments import optimizers
+from experiments.benchmark import optimizers
 from l2rw_jax import reweight, reweighted_value_and_grad
 
 TEXT = optimizers.PAGE.read_text()

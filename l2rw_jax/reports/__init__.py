@@ -5,7 +5,7 @@ from l2rw_jax import _extras
 _extras.require("train", "matplotlib", "scipy")
 
 from l2rw_jax.reports.figures import plot_curves, plot_sweep, plot_weights
-from l2rw_jax.reports.table import markdown_table, mean_interval, summarize
+from l2rw_jax.reports.table import markdown_table, mean_interval, summarize, to_markdown
 
 __all__ = [
     "markdown_table",
@@ -14,4 +14,5 @@ __all__ = [
     "plot_sweep",
     "plot_weights",
     "summarize",
+    "to_markdown",
 ]

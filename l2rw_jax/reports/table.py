@@ -72,12 +72,29 @@ def markdown_table(summary: Iterable[Mapping[str, Any]], keys: Sequence[str]) ->
         "noise AUROC",
         "seeds",
     ]
-    lines = ["| " + " | ".join(header) + " |", "|---" * len(header) + "|"]
+    rows = []
     for row in summary:
-        cells = [str(row[key]) for key in keys]
+        cells = [row[key] for key in keys]
         cells += [_cell(row[figure], 100, 1) for figure in FIGURES[:3]]
         cells.append(_cell(row["noise_auroc"], 1, 3))
-        lines.append("| " + " | ".join([*cells, str(row["seeds"])]) + " |")
+        rows.append([*cells, row["seeds"]])
+    return to_markdown(header, rows)
+
+
+def to_markdown(header: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
+    """A Markdown table; rows with fewer cells than the header end in dashes.
+
+    >>> print(to_markdown(["a", "b"], [[1, "x|y"], [2]]))
+    | a | b |
+    |---|---|
+    | 1 | x/y |
+    | 2 | - |
+    """
+    lines = ["| " + " | ".join(header) + " |", "|---" * len(header) + "|"]
+    for row in rows:
+        cells = [str(cell).replace("|", "/") for cell in row]
+        cells += ["-"] * (len(header) - len(cells))
+        lines.append("| " + " | ".join(cells) + " |")
     return "\n".join(lines)
 
 

@@ -1,0 +1,1 @@
+"""What a step costs, here and in PyTorch; what its modes and Optax's optimizers do."""

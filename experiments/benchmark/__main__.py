@@ -1,0 +1,94 @@
+"""Times a training step, ordinary and reweighted, here and in PyTorch, side by side in one run.
+
+python -m experiments.benchmark --output=results/benchmark-cpu --minutes=15
+
+Every implementation takes the same batches from the same parameters; they are timed in turn, round
+by round, so that a busy moment of the machine meets all of them. What fails or does not fit into
+the time is a row that says so. Writes OUTPUT.json, OUTPUT.md and OUTPUT.png; with --sweep also
+OUTPUT-growth.png, the step time over b.
+"""
+
+import gc
+import os
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import jax
+from absl import flags
+
+from experiments import programs
+from experiments.benchmark import implementations, report
+from experiments.benchmark.setting import PRECISIONS, RESNET, settings
+from l2rw_jax.training import ConfigError
+from l2rw_jax.training import workdir as files
+
+MODELS = flags.DEFINE_list("models", None, "Only the settings of these models.")
+REPEATS = flags.DEFINE_integer("repeats", 20, "Most timed steps an implementation.", lower_bound=1)
+MINUTES = flags.DEFINE_float("minutes", 15.0, "Time to spend in all, about.")
+DEVICE = flags.DEFINE_enum("device", "auto", ["auto", "cpu", "gpu"], "Where to compute.")
+PRECISION = flags.DEFINE_list("precisions", ["float32"], "float32, tf32 (GPU), bfloat16.")
+SWEEP = flags.DEFINE_bool("sweep", False, "Also ResNet-32 with b = m from 25 to 1600.")
+SMOKE = flags.DEFINE_bool("smoke", False, "Tiny networks: only whether all of it works.")
+ONLY = flags.DEFINE_list("only", None, "Only these implementations; ours is all of ours.")
+OUTPUT = flags.DEFINE_string(
+    "output", None, "Start of the names of what is written; results/benchmark-DEVICE by default."
+)
+
+
+def main():
+    """Runs all settings, and writes after each, so that a run that is cut off leaves its rows."""
+    os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")  # PyTorch needs some too
+    cache = tempfile.TemporaryDirectory()  # an old one would make compiling look free
+    os.environ["TORCHINDUCTOR_CACHE_DIR"] = cache.name
+    seconds = programs.seconds(MINUTES.value)
+    device = programs.platform(DEVICE.value)
+    chosen, makers = choose_settings(device), choose_makers(device)
+    output = programs.output_of("benchmark", OUTPUT.value)
+    about = implementations.about()
+    rows: list = []
+    end = time.perf_counter() + seconds
+    for left, setting in zip(range(len(chosen), 0, -1), chosen, strict=True):
+        share = (end - time.perf_counter()) / left
+        rows += implementations.measure(setting, makers, repeats=REPEATS.value, seconds=share)
+        _release()
+        files.write_json(f"{output}.json", about | {"rows": rows})
+        table = report.table(rows)
+        Path(f"{output}.md").write_text(table + "\n")
+        report.plot(rows, f"{output}.png", title=about["device"])
+    if SWEEP.value:
+        report.plot_growth(rows, f"{output}-growth.png", title=about["device"])
+    print(table)
+
+
+def choose_settings(device):
+    """The settings that the flags ask for."""
+    precisions = programs.choose("--precisions", PRECISION.value, PRECISIONS[device])
+    every = settings(device, precisions, sweep=SWEEP.value, smoke=SMOKE.value)
+    known = dict.fromkeys(setting.model for setting in every)
+    models = programs.choose("--models", MODELS.value, known)
+    if SWEEP.value and RESNET.model not in models:
+        raise ConfigError(f"--sweep: is of {RESNET.model}, which --models or --smoke leaves out.")
+    return [setting for setting in every if setting.model in models]
+
+
+def choose_makers(device):
+    """The implementations that the flags ask for."""
+    made = implementations.makers(device)
+    sides = dict.fromkeys(name.split()[0] for name in made)
+    only = programs.choose("--only", ONLY.value, [*sides, *made])
+    return {name: make for name, make in made.items() if {name, name.split()[0]} & set(only)}
+
+
+def _release():
+    """Frees what the last setting held on the device, and PyTorch's compiled steps."""
+    gc.collect()
+    if "torch" in sys.modules:
+        sys.modules["torch"].compiler.reset()
+        sys.modules["torch"].cuda.empty_cache()
+
+
+if __name__ == "__main__":
+    jax.config.update("jax_enable_compilation_cache", False)  # as above
+    programs.run(main)

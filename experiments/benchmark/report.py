@@ -1,0 +1,129 @@
+"""The benchmark's rows: their ratios, a table and a figure; needs no PyTorch."""
+
+import numpy as np
+
+from l2rw_jax.reports import to_markdown
+from l2rw_jax.reports.figures import plt
+
+
+def add_ratios(rows):
+    """Adds to one setting's rows what their medians are multiples of.
+
+    ``over_plain`` is the median over that of ``plain``, the same framework's ordinary step (the
+    compiled one's for a compiled step, where that ran), ``over_ours`` over that of ours.
+
+    >>> rows = [{"implementation": "ours plain", "median_ms": 2.0}]
+    >>> rows += [{"implementation": "ours l2rw forward", "median_ms": 5.0}]
+    >>> add_ratios(rows)[1]["over_plain"]
+    2.5
+    """
+    medians = {row["implementation"]: row["median_ms"] for row in rows if row.get("median_ms")}
+    for row in rows:
+        name = row["implementation"]
+        if name not in medians:
+            continue
+        framework, *_ = name.split()
+        _, comma, kind = name.partition(",")
+        plain = f"{framework} plain{comma}{kind}"
+        row["plain"] = plain if plain in medians else f"{framework} plain"
+        for field, other in (("over_plain", row["plain"]), ("over_ours", "ours l2rw forward")):
+            if other in medians:
+                row[field] = medians[name] / medians[other]
+    return rows
+
+
+def table(rows):
+    """The rows as a Markdown table."""
+    header = ["model", "b", "m", "precision", "implementation", "step ms (quartiles)"]
+    header += ["times plain", "times ours", "first step s", "memory MB", "of"]
+    lines = []
+    for row in rows:
+        cells = [row["model"], row["batch"], row["clean_batch"], row["precision"]]
+        cells.append(row["implementation"])
+        if row["error"]:
+            cells.append(row["error"])
+        else:
+            cells.append(f"{row['median_ms']:.4g} ({row['q1_ms']:.4g}-{row['q3_ms']:.4g})")
+            cells += [f"{row[x]:.2f}" if x in row else "-" for x in ("over_plain", "over_ours")]
+            memory = row.get("memory_bytes")
+            cells += [f"{row['compile_seconds']:.1f}", f"{memory / 1e6:.0f}" if memory else "-"]
+            cells.append(row.get("memory_kind", "not measured"))
+        lines.append(cells)
+    return to_markdown(header, lines)
+
+
+def summary_table(rows):
+    """A line a setting, as README has it: step times, in brackets as multiples of the plain step's.
+
+    >>> row = {"model": "lenet", "batch": 100, "clean_batch": 10, "implementation": "ours plain"}
+    >>> print(summary_table([row | {"median_ms": 57.98, "over_plain": 1.0}]).splitlines()[-1])
+    | lenet, b = 100, m = 10 | 58 | - | - | - | - |
+    """
+    columns = {
+        "ours plain": "ours, plain",
+        "ours l2rw forward": "ours, reweighted",
+        "torch plain": "PyTorch, plain",
+        "torch create_graph": "`create_graph`",
+        "torch forward_ad_separate": "dual numbers",
+    }
+    found: dict = {}
+    for row in rows:
+        setting = f"{row['model']}, b = {row['batch']}, m = {row['clean_batch']}"
+        cells = found.setdefault(setting, dict.fromkeys(columns, "-"))
+        if row["implementation"] in cells and row.get("median_ms"):
+            ratio = f" ({row['over_plain']:.2f})" if "plain" not in row["implementation"] else ""
+            cells[row["implementation"]] = f"{row['median_ms']:.0f}{ratio}"
+    lines = [[name, *cells.values()] for name, cells in found.items()]
+    return to_markdown(["step, ms", *columns.values()], lines)
+
+
+def _without_figure(error):
+    """Why a row has no figure, in two words."""
+    if not error:
+        return ""
+    return " (no time)" if error.startswith("not run") else " (failed)"
+
+
+def plot(rows, path, *, title):
+    """Bars of the step time, a panel a setting; whiskers are quartiles."""
+    panels: dict = {}
+    for row in rows:
+        key = f"{row['model']}, b={row['batch']}, m={row['clean_batch']}, {row['precision']}"
+        panels.setdefault(key, []).append(row)
+    height = 0.6 + 0.25 * max(map(len, panels.values()))
+    figure, grid = plt.subplots(
+        len(panels), figsize=(9, height * len(panels)), squeeze=False, layout="constrained"
+    )
+    for axes, (key, panel) in zip(grid[:, 0], panels.items(), strict=True):
+        median = np.array([row.get("median_ms", 0.0) for row in panel])
+        low, high = (np.array([row.get(q, 0.0) for row in panel]) for q in ("q1_ms", "q3_ms"))
+        colors = ["#0072B2" if "ours" in row["implementation"] else "#E69F00" for row in panel]
+        labels = [row["implementation"] + _without_figure(row["error"]) for row in panel]
+        axes.barh(labels, median, xerr=(median - low, high - median), color=colors)
+        axes.invert_yaxis()
+        axes.set(title=key, xlabel="ms a step")
+    figure.suptitle(title)
+    figure.savefig(path, dpi=120)
+    plt.close(figure)
+
+
+def plot_growth(rows, path, *, title):
+    """Step time over b where m = b, a line an implementation, on logarithmic axes."""
+    lines: dict = {}
+    for row in rows:
+        if row["batch"] == row["clean_batch"] and row.get("median_ms"):
+            name = f"{row['model']}, {row['implementation']}, {row['precision']}"
+            lines.setdefault(name, []).append(row)
+    figure, axes = plt.subplots(figsize=(8, 5), layout="constrained")
+    for name, line in lines.items():
+        line = sorted(line, key=lambda row: row["batch"])
+        if len(line) > 1:
+            style = "-" if "ours" in name else "--"
+            x, y = ([row[field] for row in line] for field in ("batch", "median_ms"))
+            axes.plot(x, y, style, marker="o", markersize=4, label=name)
+    axes.set(xscale="log", yscale="log", xlabel="b = m", ylabel="ms a step", title=title)
+    axes.grid(alpha=0.25, which="both")
+    if axes.lines:
+        axes.legend(frameon=False, fontsize="small")
+    figure.savefig(path, dpi=120)
+    plt.close(figure)

@@ -1,0 +1,138 @@
+"""What the programs share beside their start: checks of flags, runs, what a record says of itself.
+
+Mistakes are ``ConfigError``s, which ``cli.run`` tells in one line.
+"""
+
+import copy
+import difflib
+import hashlib
+import math
+import shlex
+import sys
+import urllib.parse
+from pathlib import Path
+
+import jax
+from absl import flags
+
+from experiments import cli
+from l2rw_jax.models import create_model
+from l2rw_jax.training import ConfigError
+from l2rw_jax.training import workdir as files
+
+SHARED = ("config", "workdir", "distributed", "coordinator", "num_processes", "process_id")
+
+
+def run(main, takes=()):
+    """``cli.run`` for a program that takes these of the shared flags alone, and needs them."""
+
+    def checked():
+        for name in SHARED:
+            if flags.FLAGS[name].present and name not in takes:
+                raise ConfigError(f"--{name}: this program takes none; leave it out.")
+        main()
+
+    cli.run(checked, required=takes)
+
+
+def choose(flag, got, allowed):
+    """The names that a flag lists: some of ``allowed``, each once; all of them for None."""
+    allowed = list(allowed)
+    if got is None:
+        return allowed
+    for name in got:
+        if name not in allowed:
+            (nearest,) = difflib.get_close_matches(name, allowed, 1, cutoff=0)
+            takes = ", ".join(map(repr, allowed))
+            raise ConfigError(f"{flag}: got {name!r}; takes {takes}; did you mean {nearest!r}?")
+    return _once(flag, got)
+
+
+def check_models(flag, names):
+    """Refuses names that are no model's, none, and one that comes twice."""
+    for name in _once(flag, names):
+        try:
+            create_model(name, num_classes=10, image_shape=(32, 32, 3))
+        except ValueError as error:
+            raise ConfigError(f"{flag}={name}: {error}") from error
+
+
+def _once(flag, got):
+    if not got or len(set(got)) < len(got):
+        raise ConfigError(f"{flag}: got {','.join(got)!r}; takes one or more names, each once.")
+    return got
+
+
+def seconds(minutes):
+    """The value of ``--minutes`` in seconds."""
+    if not 0 < minutes < math.inf:
+        raise ConfigError(f"--minutes: got {minutes:g}; takes a positive number, such as 15.")
+    return 60 * minutes
+
+
+def platform(device="auto"):
+    """``cpu`` or ``gpu``, where JAX computes; ``device`` is one of them, or ``auto``."""
+    if device == "cpu":
+        jax.config.update("jax_platforms", "cpu")
+    found = jax.default_backend()
+    if device == "gpu" and found != "gpu":
+        raise ConfigError(f"--device: got gpu, and JAX finds a {found} alone; takes auto or cpu.")
+    return "cpu" if found == "cpu" else "gpu"
+
+
+def output_of(program, output):
+    """The value of ``--output`` or its default, results/PROGRAM-DEVICE, where one can write."""
+    if output is None:
+        output = f"results/{program}-{jax.devices()[0].device_kind.lower().replace(' ', '-')}"
+    prepare_output(output)
+    return output
+
+
+def prepare_output(output):
+    """Creates the folder of ``--output``, the start of files' names, and tries to write there."""
+    folder, slash, name = output.rpartition("/")
+    if not name:
+        raise ConfigError(
+            f"--output: got {output!r}; takes the start of the files' names, such as results/mine."
+        )
+    cli.create_folder(Path(folder + slash))
+    trial = Path(f"{output}.json.tmp")
+    try:
+        trial.touch()
+        trial.unlink()
+    except OSError as error:
+        raise ConfigError(f"--output: {trial} cannot be written: {error.strerror}.") from None
+
+
+def about(program):
+    """What a record says of how it was made: the command, the device, the versions."""
+    command = shlex.join(["python", "-m", f"experiments.{program}", *sys.argv[1:]])
+    return {"command": command, **files.environment()}
+
+
+def expand(config, methods, seeds, field, values):
+    """The config and the folder's name of every run."""
+    runs = []
+    for value in values:
+        for method in methods:
+            for seed in range(config.seed, config.seed + seeds):
+                run = copy.deepcopy(config)
+                run.method, run.seed = method, seed
+                folder = f"{method}/seed{seed}"
+                if field:
+                    run.update_from_flattened_dict({field: value})
+                    folder = f"{folder_name(f'{field}={value}')}/{folder}"
+                runs.append((run, folder))
+    return runs
+
+
+def folder_name(text):
+    """``text`` as the name of one folder, whatever is in it; short, and another for another text.
+
+    >>> folder_name("noise.ratio=0.4"), folder_name("data_dir=../a")
+    ('noise.ratio=0.4', 'data_dir=%2E%2E%2Fa')
+    """
+    name = urllib.parse.quote(text, safe="=,()+ ").replace("..", "%2E%2E")
+    if len(name) > 100:
+        name = f"{name[:80]}-{hashlib.sha256(text.encode()).hexdigest()[:12]}"
+    return name

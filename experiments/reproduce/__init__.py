@@ -1,0 +1,1 @@
+"""The paper's tables and figures: what they hold, the runs that they take, reports."""

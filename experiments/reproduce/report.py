@@ -1,0 +1,264 @@
+"""From finished runs to a table beside the paper's, a JSON file and a figure in its form."""
+
+import contextlib
+import itertools
+import textwrap
+from pathlib import Path
+
+import numpy as np
+
+from experiments.reproduce.scales import SCALES
+from experiments.reproduce.targets import TARGETS
+from l2rw_jax import reports
+from l2rw_jax.reports import figures
+from l2rw_jax.training import RunError
+from l2rw_jax.training import workdir as files
+
+
+def write(plan, workdir, output, command, note="", failed=()):
+    """Writes OUTPUT.json, OUTPUT.md and, of a figure, OUTPUT.png; returns the table.
+
+    Args:
+      plan: a ``Plan``, of which as much is reported as has been run.
+      workdir: the runs' folder.
+      output: start of the files' names.
+      command: what makes them again.
+      note: a sentence for all three.
+      failed: folders of runs that could not go on.
+    """
+    done = finished(plan, workdir)
+    summary = summarize(plan, workdir, done)
+    target = TARGETS[plan.target]
+    text = f"{caption(plan, done, command, note, failed)}\n\n{table(summary)}\n"
+    Path(f"{output}.md").write_text(text)
+    runs = [
+        {"folder": folder, "config": plan.runs[folder].to_dict()}
+        | result
+        | _course(Path(workdir, folder), plan.runs[folder])
+        for folder, result in done.items()
+    ]
+    curves = _curves(plan, workdir, done) if len(target.metrics) > 1 else {}
+    files.write_json(
+        f"{output}.json",
+        {
+            **{"target": plan.target, "scale": plan.scale, "command": command, "note": note},
+            **{"summary": summary, "curves": curves, "failed": list(failed), "runs": runs},
+        },
+    )
+    title = f"{textwrap.fill(target.title, 64)}\n{plan.scale} scale, mean and 95 % interval"
+    title += f"\n{note}" if note else ""
+    if curves:
+        _plot_curves(curves, f"{output}.png", title)
+    elif target.axis and done:
+        _plot_lines(summary, f"{output}.png", title, target)
+    return text
+
+
+def finished(plan, workdir):
+    """``{folder: result}`` of the runs that are done; not of those that ended without a result."""
+    results = {}
+    for folder, config in plan.runs.items():
+        with contextlib.suppress(RunError):
+            if result := files.check_workdir(Path(workdir, folder), config):
+                results[folder] = result
+    return results
+
+
+def summarize(plan, workdir, done):
+    """What every row is in every column.
+
+    Args:
+      plan: the ``Plan``.
+      workdir: the runs' folder.
+      done: ``{folder: result}`` of the finished runs.
+
+    Returns:
+      Dicts with ``row``, ``column``, ``paper``, ``seeds``, ``seconds`` (of a run, the mean), and
+      ``last`` and ``best`` evaluation, each with ``values`` (in percent), ``mean`` and ``ci95``.
+    """
+    target = TARGETS[plan.target]
+    labels = [column.label for column in target.columns]
+    shown = SCALES[plan.scale][target.family].columns
+    summary = []
+    for row, column, folders in plan.cells:
+        folders = [folder for folder in folders if folder in done]
+        paper = dict(zip(labels, row.paper, strict=False)).get(column.label)
+        seconds = [
+            _seconds(Path(workdir, folder), plan.runs[folder], row.finetune)
+            / done[folder].get("replicas", 1)  # trained side by side, in this time together
+            for folder in folders
+        ]
+        for name, metric in target.metrics.items():
+            pairs = [
+                outcomes(Path(workdir, folder), plan.runs[folder], metric, row.finetune)
+                for folder in folders
+            ]
+            last, best = ([pair[i] for pair in pairs] for i in (0, 1))
+            if target.error:
+                last, best = ([100 - value for value in values] for values in (last, best))
+            summary.append(
+                {
+                    "row": row.label,
+                    "column": name or shown.get(column.label, column.label),
+                    "paper": paper,
+                    "quoted": not row.method,
+                    "seeds": len(last),
+                    "seconds": float(np.mean(seconds)) if seconds else None,
+                    "last": _interval(last),
+                    "best": _interval(best),
+                }
+            )
+    return summary
+
+
+def outcomes(folder, config, metric, finetuned):
+    """A metric of a run in percent: ``(last, best)`` of its evaluations.
+
+    They are those of the steps on the clean set with ``finetuned``, and those before without.
+    """
+    values = [
+        100 * line[metric]
+        for line in files.read_metrics(folder)
+        if metric in line and (line["step"] > config.steps) == finetuned
+    ]
+    return values[-1], max(values)
+
+
+def _course(folder, config):
+    """Of a run's main phase its last chunk's metrics, and the largest gradient of all its steps."""
+    lines = [line for line in files.read_metrics(folder) if line["step"] <= config.steps]
+    largest = max((line.get("grad_norm_max") or 0.0 for line in lines), default=None)
+    return {"last_chunk": lines[-1], "largest_grad_norm": largest}
+
+
+def _seconds(folder, config, finetuned):
+    """How long the steps took, those on the clean set only with ``finetuned``."""
+    lines = files.read_metrics(folder)
+    return sum(
+        config.log_every / line["steps_per_second"]
+        for line in lines
+        if finetuned or line["step"] <= config.steps
+    )
+
+
+def table(summary):
+    """The summary as a Markdown table, a row a method; the paper's values beside ours."""
+    columns = list(dict.fromkeys(entry["column"] for entry in summary))
+    papers = {e["column"] for e in summary if e["paper"]}
+    header = ["method"]
+    for column in columns:
+        header += [f"{column}, last", "best epoch"] + ["paper"] * (column in papers)
+    lines = []
+    rows = itertools.groupby(summary, key=lambda entry: entry["row"])
+    for label, entries in rows:
+        by_column = {entry["column"]: entry for entry in entries}
+        cells = [label]
+        for column in columns:
+            entry = by_column[column]
+            ours = [_cell(entry["last"]), _cell(entry["best"])]
+            cells += ["quoted, not run", "-"] if entry["quoted"] else ours
+            cells += [entry["paper"] or "-"] * (column in papers)
+        seeds = dict.fromkeys(str(entry["seeds"]) for entry in by_column.values())
+        seconds = [entry["seconds"] for entry in by_column.values() if entry["seconds"]]
+        lines.append([*cells, ", ".join(seeds), f"{np.mean(seconds):.0f}" if seconds else "-"])
+    return reports.to_markdown([*header, "seeds", "s a run"], lines)
+
+
+def caption(plan, done, command, note, failed):
+    """What the table shows, of what size, made how."""
+    target, scale = TARGETS[plan.target], SCALES[plan.scale][TARGETS[plan.target].family]
+    sizes = "the paper's protocol" if plan.scale == "paper" else "reduced, not the paper's protocol"
+    sentences = [
+        f"**{target.title}**, mean ± 95 % interval over seeds; the last iterate, and the best "
+        "epoch only beside it.",
+        f"Scale `{plan.scale}`, {sizes}: {_sizes(plan, scale)}.",
+    ]
+    made_with = {f"{run['device']}, JAX {run['versions']['jax']}" for run in done.values()}
+    sentences.append(f"`{command}`, on {' and '.join(sorted(made_with)) or 'no device yet'}.")
+    if len(done) < len(plan.runs):
+        sentences.append(f"Incomplete: {len(done)} of {len(plan.runs)} runs are done.")
+    if failed:
+        sentences.append(f"Could not go on, and count in no mean: {', '.join(failed)}.")
+    return "\n".join(sentences + [note] * bool(note))
+
+
+def _sizes(plan, scale):
+    """The sizes of the runs; where they differ between columns, all of them."""
+    configs = list(plan.runs.values())
+    if not configs:
+        return "nothing that is run"
+
+    def each(field):
+        return "/".join(dict.fromkeys(f"{config[field]:,}" for config in configs))
+
+    main = max(configs, key=lambda config: config.steps)
+    data, models = (
+        "/".join(dict.fromkeys(config[field] for config in configs))
+        for field in ("dataset", "model")
+    )
+    text = f"{data}, {models}, {main.dtype}, {main.steps:,} steps"
+    short = [plan.runs[cell.runs[0]] for cell in plan.cells if cell.row.short]
+    if short:
+        text += f" (ES: {short[0].steps:,}, drops after {list(short[0].boundaries)})"
+    if any(cell.row.finetune for cell in plan.cells):
+        text += f", FT {scale.finetune_steps:,} steps"
+    text += f", rate {main.learning_rate:g}"
+    if main.boundaries:
+        text += f", a tenth of it after {list(main.boundaries)}"
+    text += f", batch {main.batch_size}, clean batch {each('clean_batch_size')}"
+    return text + f", clean images {each('clean_size')}"
+
+
+def _interval(values):
+    mean, ci95 = reports.mean_interval(values) if values else (None, None)
+    return {"values": values, "mean": mean, "ci95": ci95}
+
+
+def _cell(figure):
+    if figure["mean"] is None:
+        return "-"
+    mean = f"{figure['mean']:.2f}"
+    return mean if figure["ci95"] is None else f"{mean} ± {figure['ci95']:.2f}"
+
+
+def _curves(plan, workdir, done):
+    """``{row: {metric's name: {step: [value of each seed]}}}`` in percent."""
+    curves: dict = {}
+    for row, _, folders in plan.cells:
+        for folder in folders:
+            for line in files.read_metrics(Path(workdir, folder)) if folder in done else ():
+                if line["step"] > plan.runs[folder].steps:
+                    break
+                for name, metric in TARGETS[plan.target].metrics.items():
+                    if metric in line:
+                        steps = curves.setdefault(row.label, {}).setdefault(name, {})
+                        steps.setdefault(line["step"], []).append(100 * line[metric])
+    return curves
+
+
+def _plot_curves(curves, path, title):
+    """Dotted training accuracy and solid hyper-validation accuracy over steps, a colour a row."""
+    figure, axes = figures.new_axes()
+    for color, (label, by_name) in zip(figures.COLORS, curves.items(), strict=False):
+        for name, style in (("training", ":"), ("hyper-validation", "-")):
+            steps = by_name[name]
+            line = f"{label}, {name}"
+            figures.band(axes, list(steps), list(steps.values()), line, color, style, scale=1)
+    axes.set(xlabel="training step", ylabel="accuracy (%), labels noisy", title=title)
+    figures.save(figure, axes, path)
+
+
+def _plot_lines(summary, path, title, target):
+    """The last iterate over the columns, a line a row."""
+    figure, axes = figures.new_axes()
+    columns = list(dict.fromkeys(entry["column"] for entry in summary))
+    rows = itertools.groupby(summary, key=lambda entry: entry["row"])
+    for color, (label, entries) in zip(figures.COLORS, rows, strict=False):
+        known = [entry for entry in entries if entry["seeds"]]
+        places = [columns.index(entry["column"]) for entry in known]
+        values = [entry["last"]["values"] for entry in known]
+        figures.band(axes, places, values, label, color, scale=1)
+    axes.set_xticks(range(len(columns)), columns)
+    kind = "balanced test error" if target.error else "test accuracy"
+    axes.set(xlabel=target.axis, ylabel=f"{kind} (%), last step", title=title)
+    figures.save(figure, axes, path)

@@ -1,0 +1,191 @@
+"""The benchmark on tiny sizes: what it writes, and that a failure is a row."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import forked
+import pytest
+
+from experiments.benchmark import implementations, ours, report, timing, torch_baseline
+from experiments.benchmark.setting import LENET, settings
+
+ONLY = ("ours plain", "ours l2rw forward", "torch plain", "torch forward_ad_separate")
+ROOT = Path(__file__).parents[3]
+FIGURES_OF_A_ROW = {"median_ms": 2.0, "q1_ms": 1.0, "q3_ms": 3.0, "compile_seconds": 1.0}
+FIGURES = ("median_ms", "q1_ms", "q3_ms", "compile_seconds", "over_plain", "over_ours")
+
+
+def test_smoke(tmp_path):
+    output = tmp_path / "out" / "bench"
+    command = [sys.executable, "-m", "experiments.benchmark", "--smoke", f"--output={output}"]
+    command += ["--repeats=3", "--minutes=4", "--device=cpu"]
+    done = subprocess.run(
+        [*command, f"--only={','.join(ONLY)}"],
+        cwd=ROOT,
+        env=os.environ | {"XLA_FLAGS": ""},
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stderr
+    written = json.loads(output.with_suffix(".json").read_text())
+    assert "--repeats=3" in written["command"]
+    assert written["device"] and written["versions"]["jax"]
+    rows = {row["implementation"]: row for row in written["rows"]}
+    assert tuple(rows) == ONLY
+    for name, row in rows.items():
+        assert (row["model"], row["batch"], row["clean_batch"]) == ("lenet", 4, 2)
+        if row["error"] is None:
+            assert all(row[figure] > 0 for figure in FIGURES)
+            assert row["q1_ms"] <= row["median_ms"] <= row["q3_ms"]
+            assert row["rounds"] == 3
+        else:
+            assert not name.startswith("ours") and f"| {row['error']} |" in done.stdout
+        assert f"| {name} |" in done.stdout
+    for name in ONLY[:2]:
+        assert rows[name]["flops"] > 0 and rows[name]["memory_bytes"] > 0
+    for mine, torch in zip(ONLY[:2], ONLY[2:], strict=True):
+        if rows[torch]["error"] is None:  # they do the same work
+            assert rows[torch]["first_loss"] == pytest.approx(rows[mine]["first_loss"], rel=1e-4)
+    assert output.with_suffix(".md").read_text().strip() == done.stdout.strip()
+    assert output.with_suffix(".png").stat().st_size > 10_000
+
+
+def test_without_pytorch_its_rows_say_so(monkeypatch):
+    monkeypatch.delattr(torch_baseline, "prepare", raising=False)
+    monkeypatch.setitem(sys.modules, "experiments.benchmark.torch_baseline.prepare", None)
+
+    def working(setting):
+        return timing.Ready(lambda: 0.5)
+
+    makers = {"torch plain": implementations.makers("cpu")["torch plain"], "ours plain": working}
+    tiny = LENET._replace(image_shape=(8, 8, 1), batch=4, clean_batch=2)
+    rows = implementations.measure(tiny, makers, repeats=2, seconds=10)
+    assert rows[0]["error"].partition(":")[0] in ("ImportError", "ModuleNotFoundError")
+    assert (rows[1]["implementation"], rows[1]["error"]) == ("ours plain", None)
+    assert rows[1]["batch"] == 4
+    assert implementations.about()["torch"] == rows[0]["error"]
+    table = report.table([rows[0] | {"error": "no such | thing"}, rows[1] | FIGURES_OF_A_ROW])
+    assert "no such / thing" in table
+    assert len({line.count("|") for line in table.splitlines()}) == 1
+
+
+def test_the_first_step_is_that_of_compiling():
+    losses = iter([0.7, 0.6, 0.5])
+
+    def memory():
+        return {"memory_bytes": 7}
+
+    made = implementations.prepare(
+        lambda setting: ours.Prepared(lambda: next(losses), memory, {"flops": 3}), LENET
+    )
+    assert made.about["first_loss"] == 0.7 and made.about["compile_seconds"] > 0
+    assert made.about["flops"] == 3 and made.measure_memory is memory
+    assert made.turn() > 0 and next(losses) == 0.5
+
+
+def test_ratios():
+    medians = {
+        "ours plain": 2.0,
+        "ours l2rw forward": 5.0,
+        "torch plain": 4.0,
+        "torch create_graph": 20.0,
+        "torch plain, compiled": 3.0,
+        "torch create_graph, compiled": 15.0,
+        "torch higher, CUDA graph": 8.0,
+    }
+    rows = [{"implementation": name, "median_ms": value} for name, value in medians.items()]
+    rows.append({"implementation": "torch missing", "error": "gone"})
+    rows = {row["implementation"]: row for row in report.add_ratios(rows)}
+    assert [row.get("over_plain") for row in rows.values()] == [1, 2.5, 1, 5, 1, 5, 2, None]
+    assert [row.get("over_ours") for row in rows.values()] == [0.4, 1, 0.8, 4, 0.6, 3, 1.6, None]
+    assert rows["torch create_graph, compiled"]["plain"] == "torch plain, compiled"
+    assert rows["torch higher, CUDA graph"]["plain"] == "torch plain"
+
+
+def test_growth(tmp_path):
+    rows = [
+        {"model": "m", "precision": "float32", "implementation": "ours plain"}
+        | {"batch": b, "clean_batch": m, "median_ms": b}
+        for b, m in ((100, 10), (50, 50), (25, 25))
+    ]
+    rows.append(rows[-1] | {"implementation": "torch plain", "median_ms": None})
+    report.plot_growth(rows, tmp_path / "growth.png", title="a device")
+    assert (tmp_path / "growth.png").stat().st_size > 10_000
+
+
+def test_readme_s_table_follows_from_the_committed_run():
+    rows = json.loads((ROOT / "results/benchmark-cpu.json").read_text())["rows"]
+    assert report.summary_table(rows) in (ROOT / "README.md").read_text()
+
+
+def test_settings():
+    names = [setting.model for setting in settings("cpu", ["float32"])]
+    assert names == ["lenet", "wrn-10-2", "resnet-32", "resnet-32"]
+    gpu = settings("gpu", ["float32", "tf32"])
+    assert [s.precision for s in gpu if s.model == "wrn-28-10"] == ["float32", "tf32"]
+    swept = settings("cpu", ["float32"], sweep=True)
+    assert sorted(s.batch for s in swept if s.batch == s.clean_batch) == [
+        *(25, 50, 100, 100, 200, 400, 800, 1600)
+    ]
+
+
+MISTAKES = {
+    "benchmark": {
+        "--models=lenet,resnet-23": "--models: got 'resnet-23'; takes 'lenet', 'wrn-10-2', "
+        "'resnet-32'; did you mean 'resnet-32'?",
+        "--models=": "--models: got",
+        "--models=lenet,lenet": "--models: got 'lenet,lenet'; takes one or more",
+        "--only=our": "did you mean 'ours'?",
+        "--only='torch plain, compiled'": "--only: got 'compiled'; takes 'ours', 'torch'",
+        "--precisions=bf16": "--precisions: got 'bf16'; takes 'float32', 'bfloat16'; did you mean "
+        "'bfloat16'?",
+        "--precisions=tf32": "--precisions: got 'tf32'; takes 'float32', 'bfloat16'",
+        "--device=gpu": "--device: got gpu, and JAX finds a cpu alone; takes auto or cpu.",
+        "--device=tpu": "--device=tpu",
+        "--minutes=nan": "--minutes: got nan; takes a positive number",
+        "--minutes=inf": "--minutes: got inf",
+        "--minutes=-1": "--minutes: got -1",
+        "--minutes=0": "--minutes: got 0",
+        "--minutes=soon": "--minutes=soon",
+        "--repeats=0": "--repeats=0",
+        "--output=/dev/null/x": "--output: ",
+        "--output=/proc/x": "--output: /proc/x.json.tmp cannot be written",
+        "--output=": "--output: got",
+        "--output=results/": "--output: got 'results/'; takes the start",
+        "--sweep --smoke": "--sweep: is of resnet-32, which --models or --smoke leaves out",
+        "--config=configs/digits.py": "--config: this program takes none; leave it out.",
+        "--workdir=x": "--workdir: this program takes none",
+    },
+    "benchmark.modes": {
+        "--model=resnt-8": "--model=resnt-8: name: got 'resnt-8'",
+        "--model=attention": "--model=attention: name: got 'attention'",
+        "--seeds=0": "--seeds=0",
+        "--output=/dev/null/x": "--output: ",
+    },
+    "benchmark.optimizers": {"--wirte": "wirte", "--write=3": "--write=3"},
+}
+OF_BOTH = {
+    "": "--config",
+    "--config=configs/digits.py --workdir=x --nodistributed": "--distributed: this program takes",
+    "--config=configs/digits.py": "--workdir",
+    "--config=configs/digits.py:smoke --workdir=/dev/null/x --config.model=lenet": "--workdir: ",
+    "--config=configs/digits.py --workdir=x --methods=l2wr": "--methods: got 'l2wr'; takes "
+    "'baseline', 'random', 'l2rw'; did you mean 'l2rw'?",
+    "--config=configs/digits.py --workdir=x --methods=": "--methods: got",
+    "--config=configs/digits.py --workdir=x --seeds=0": "--seeds=0",
+    "--config=configs/digits.py --workdir=x --config.model=mlp-8": "PyTorch's side",
+    "--config=configs/digits.py --config.model=lenet --workdir=README.md": "README.md",
+}
+
+
+def test_a_mistake_is_one_line_and_leaves_nothing(tmp_path):
+    forked.check_refusals(MISTAKES, tmp_path, ["experiments.benchmark.implementations"])
+
+
+def test_a_mistake_of_both_frameworks_is_one_line_and_leaves_nothing(tmp_path):
+    pytest.importorskip("torch", reason="the extra `torch` is not installed")
+    forked.check_refusals({"benchmark.side_by_side": OF_BOTH}, tmp_path, ["torch"])
