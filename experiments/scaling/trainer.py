@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import jax
 
 from l2rw_jax.training import resolve
-from l2rw_jax.training.loop import open_images
+from l2rw_jax.training.compile import open_images
 from l2rw_jax.training.parallel import make_engine
 from l2rw_jax.training.prepare import without_train_images
 from l2rw_jax.training.step import make_chunk

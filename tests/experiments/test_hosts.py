@@ -76,8 +76,8 @@ def _assert_same(got, want, tolerance):
 @pytest.mark.parametrize(
     ("parallel", "stream"),
     [
-        ("shard_map", True),
-        pytest.param("shard_map", False, marks=pytest.mark.slow),
+        ("jit", True),
+        pytest.param("jit", False, marks=pytest.mark.slow),
         pytest.param("pmap", True, marks=pytest.mark.slow),
         pytest.param("pmap", False, marks=pytest.mark.slow),
     ],
@@ -95,7 +95,7 @@ def test_two_processes_are_one(parallel, stream, tmp_path):
 
 @pytest.mark.slow
 def test_without_its_peer_a_process_ends_and_both_go_on_bit_for_bit(tmp_path):
-    fields = {"parallel": "shard_map", "steps": 600, "eval_every": 300}
+    fields = {"parallel": "jit", "steps": 600, "eval_every": 300}
     _finish(*_start_two(tmp_path / "whole", **fields))
     processes = _start_two(tmp_path / "stopped", **fields)
     metrics = tmp_path / "stopped/metrics.jsonl"

@@ -11,6 +11,7 @@ import pytest
 from programs import run_program
 
 from experiments import sweep
+from experiments.programs import folder_name
 from l2rw_jax.training import RunError, resolve, train_seeds, validate
 
 ROOT = Path(__file__).parents[2]
@@ -133,10 +134,10 @@ def test_a_report_without_a_finished_run(tmp_path, monkeypatch):
     "value", ["a/../../../X", "..", "a\0b", "x" * 5000, "é/" * 100, "gs://a/b", "%2E"]
 )
 def test_a_swept_value_makes_one_safe_folder(value):
-    name = sweep.folder_name(f"data_dir={value}")
+    name = folder_name(f"data_dir={value}")
     assert len(name) <= 100 and name.isprintable() and name.isascii()
     assert "/" not in name and ".." not in name
-    assert name != sweep.folder_name(f"data_dir={value}.")
+    assert name != folder_name(f"data_dir={value}.")
 
 
 MISTAKES = {
