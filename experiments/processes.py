@@ -79,7 +79,7 @@ def check_cluster(coordinator, num_processes, process_id):
         except OSError as error:
             raise ConfigError(
                 f"--coordinator: port {address[1]} cannot be had here "
-                f"({os.strerror(error.errno)}); take another"
+                f"({os.strerror(error.errno or 0)}); take another"
             ) from None
 
 
