@@ -106,6 +106,7 @@ def one_line(function, *args):
         return function(*args)
     except tuple(STATUS) as error:
         text = " ".join(str(error).split())
+        text = "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
         if not isinstance(error, Stopped):
             text = f"error: {text or 'interrupted'}"
         print(text, file=sys.stderr, flush=True)
@@ -163,13 +164,14 @@ def _check_path(flag, path):
             f"{flag}: got {path}; takes a path on this machine: mount the bucket (gcsfuse, s3fs) "
             "and give its folder"
         )
-    try:
-        os.stat(path)
-    except FileNotFoundError:
-        pass
-    except (OSError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or error
-        raise ConfigError(f"{flag}: got {path[:100]!r}, which cannot be used: {reason}") from None
+    for each in (os.path.dirname(path) or ".", path):
+        try:
+            os.stat(each)
+        except FileNotFoundError:
+            continue
+        except (OSError, ValueError) as error:
+            reason = getattr(error, "strerror", None) or error
+            raise ConfigError(f"{flag}: {each} cannot be made: {reason}.") from None
 
 
 def parse_value(argument, text, default):
