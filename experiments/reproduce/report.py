@@ -11,7 +11,7 @@ from experiments.reproduce.scales import SCALES
 from experiments.reproduce.targets import TARGETS
 from l2rw_jax import reports
 from l2rw_jax.reports import figures
-from l2rw_jax.training import RunError
+from l2rw_jax.training import Ended
 from l2rw_jax.training import workdir as files
 
 
@@ -58,7 +58,7 @@ def finished(plan, workdir):
     """``{folder: result}`` of the runs that are done; not of those that ended without a result."""
     results = {}
     for folder, config in plan.runs.items():
-        with contextlib.suppress(RunError):
+        with contextlib.suppress(Ended):
             if result := files.check_workdir(Path(workdir, folder), config):
                 results[folder] = result
     return results
