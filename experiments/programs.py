@@ -20,11 +20,12 @@ from l2rw_jax.models import create_model
 from l2rw_jax.training import ConfigError
 from l2rw_jax.training import workdir as files
 
+# Flags that every program has, and not all make use of.
 SHARED = ("config", "workdir", "distributed", "coordinator", "num_processes", "process_id")
 
 
 def run(main, takes=()):
-    """``cli.run`` for a program that takes these of the shared flags alone, and needs them."""
+    """``cli.run`` for a program that needs the ``SHARED`` flags in ``takes``, and no others."""
 
     def checked():
         for name in SHARED:
