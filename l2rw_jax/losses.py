@@ -75,6 +75,67 @@ def reed(logits: jax.Array, labels: ArrayLike, *, beta: float, hard: bool) -> ja
     return -jnp.sum((target + (1 - beta) * predicted) * log_p, -1)
 
 
+def smoothed_cross_entropy(logits: jax.Array, labels: ArrayLike, *, smoothing: float) -> jax.Array:
+    r"""Cross-entropy against the label mixed with the uniform distribution (label smoothing).
+
+    .. math:: \ell_i = -(1 - s) \log p_{i y_i} - \tfrac{s}{k} \textstyle\sum_j \log p_{ij},
+              \quad p_i = \mathrm{softmax}(z_i)
+
+    Args:
+      logits: ``[b, k]`` floating, k at least 2, :math:`z_i`.
+      labels: ``[b]`` integer classes in [0, k), :math:`y_i`.
+      smoothing: share s of the uniform distribution, in [0, 1]; 0 is cross-entropy.
+
+    Returns:
+      ``[b]`` losses in nats, in the logits' dtype.
+
+    Raises:
+      ValueError: logits or labels have another shape or dtype, a known label is no class, or
+        smoothing is outside [0, 1].
+
+    >>> import jax.numpy as jnp
+    >>> print(smoothed_cross_entropy(jnp.zeros((1, 4)), jnp.array([0]), smoothing=0.1).round(3))
+    [1.386]
+    """
+    _check_labels(logits, labels)
+    _check_share("smoothing", smoothing)
+    log_p = jax.nn.log_softmax(logits)
+    k = logits.shape[1]
+    target = (1 - smoothing) * jax.nn.one_hot(labels, k, dtype=logits.dtype) + smoothing / k
+    return -jnp.sum(target * log_p, -1)
+
+
+def generalized_cross_entropy(logits: jax.Array, labels: ArrayLike, *, q: float) -> jax.Array:
+    r"""Zhang and Sabuncu's loss (NeurIPS 2018), between cross-entropy and the error itself.
+
+    .. math:: \ell_i = (1 - p_{i y_i}^q) / q, \quad p_i = \mathrm{softmax}(z_i)
+
+    Its gradient is that of the cross-entropy times :math:`p_{i y_i}^q`: the less a label is
+    believed, the less it counts.
+
+    Args:
+      logits: ``[b, k]`` floating, k at least 2, :math:`z_i`.
+      labels: ``[b]`` integer classes in [0, k), :math:`y_i`.
+      q: in [0, 1]; 1 is the probability of an error, 0 the limit, cross-entropy. The authors take
+        0.7.
+
+    Returns:
+      ``[b]`` losses in the logits' dtype.
+
+    Raises:
+      ValueError: logits or labels have another shape or dtype, a known label is no class, or q is
+        outside [0, 1].
+
+    >>> import jax.numpy as jnp
+    >>> print(generalized_cross_entropy(jnp.zeros((1, 4)), jnp.array([0]), q=0.5))
+    [1.]
+    """
+    _check_labels(logits, labels)
+    _check_share("q", q)
+    losses = cross_entropy(logits, labels)
+    return -jnp.expm1(-q * losses) / q if q else losses
+
+
 def s_model_logits(logits: jax.Array, transition: jax.Array) -> jax.Array:
     r"""S-Model: log-probabilities of the noisy label behind a layer of label transitions.
 

@@ -227,6 +227,10 @@ METHODS = {
     "resample": Method(baseline, balanced=True),
     "hard_mining": Method(hard_mining),
     "weighted": Method(weighted),
+    "gce": Method(baseline, functools.partial(losses.generalized_cross_entropy, q=0.7)),
+    "label_smoothing": Method(
+        baseline, functools.partial(losses.smoothed_cross_entropy, smoothing=0.1)
+    ),
     "reed_soft": Method(baseline, functools.partial(losses.reed, beta=0.95, hard=False)),
     "reed_hard": Method(baseline, functools.partial(losses.reed, beta=0.8, hard=True)),
     "s_model": Method(baseline, transition="identity"),

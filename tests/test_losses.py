@@ -10,7 +10,14 @@ import optax
 import pytest
 from scipy import special
 
-from l2rw_jax.losses import cross_entropy, reed, s_model_logits, transition_logits
+from l2rw_jax.losses import (
+    cross_entropy,
+    generalized_cross_entropy,
+    reed,
+    s_model_logits,
+    smoothed_cross_entropy,
+    transition_logits,
+)
 
 LABELS = np.array([0, 3, 1, 3, 2])
 
@@ -23,6 +30,39 @@ def logits(strict):
 def test_cross_entropy_is_minus_the_label_s_log_probability(logits):
     want = -special.log_softmax(np.asarray(logits), axis=1)[np.arange(5), LABELS]
     np.testing.assert_allclose(cross_entropy(logits, LABELS), want, rtol=1e-13)
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.3, 1.0])
+def test_smoothing_mixes_the_label_with_every_class(logits, smoothing):
+    log_p = special.log_softmax(np.asarray(logits), axis=1)
+    want = -(1 - smoothing) * log_p[np.arange(5), LABELS] - smoothing * log_p.mean(1)
+    got = smoothed_cross_entropy(logits, LABELS, smoothing=smoothing)
+    np.testing.assert_allclose(got, want, rtol=1e-13)
+
+
+@pytest.mark.parametrize("q", [0.3, 0.7, 1.0])
+def test_generalized_cross_entropy_is_its_formula_and_its_gradient_cross_entropy_s_times_p(
+    logits, q
+):
+    p = special.softmax(np.asarray(logits), axis=1)[np.arange(5), LABELS]
+    np.testing.assert_allclose(
+        generalized_cross_entropy(logits, LABELS, q=q), (1 - p**q) / q, rtol=1e-12
+    )
+    got, plain = (
+        jax.grad(lambda z, loss=loss: loss(z).sum())(logits)
+        for loss in (
+            lambda z: generalized_cross_entropy(z, LABELS, q=q),
+            lambda z: cross_entropy(z, LABELS),
+        )
+    )
+    np.testing.assert_allclose(got, (p**q)[:, None] * plain, rtol=1e-11, atol=1e-15)
+
+
+def test_generalized_cross_entropy_tends_to_cross_entropy(logits):
+    want = cross_entropy(logits, LABELS)
+    np.testing.assert_array_equal(generalized_cross_entropy(logits, LABELS, q=0), want)
+    got = generalized_cross_entropy(logits, LABELS, q=1e-9)
+    np.testing.assert_allclose(got, want, rtol=1e-7)
 
 
 @pytest.mark.parametrize("hard", [False, True])

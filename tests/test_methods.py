@@ -46,7 +46,9 @@ def _weights(name, problem):
     return _apply(name, problem)[0][1].weights
 
 
-@pytest.mark.parametrize("name", ["baseline", "resample", "reed_soft", "reed_hard", "s_model"])
+@pytest.mark.parametrize(
+    "name", ["baseline", "resample", "reed_soft", "reed_hard", "s_model", "gce", "label_smoothing"]
+)
 def test_equal_weights_are_the_mean_loss(name, problem):
     params, batch, _ = problem
     (loss, aux), grads = _apply(name, problem)
@@ -197,6 +199,8 @@ def test_what_the_methods_change_beside_the_weights():
     want = {
         "reed_soft": -(0.95 * log_p[1] + 0.05 * (np.exp(log_p) * log_p).sum()),
         "reed_hard": -(0.8 * log_p[1] + 0.2 * log_p[0]),
+        "gce": (1 - np.exp(log_p[1]) ** 0.7) / 0.7,
+        "label_smoothing": -(0.9 * log_p[1] + 0.1 * log_p.mean()),
     }
     for name, method in METHODS.items():
         np.testing.assert_allclose(
