@@ -7,8 +7,10 @@ A ``Method`` says how to weight a batch, by which loss to train and how to draw 
 
 - ``per_example_loss_fn`` is ``(params, batch) -> ([b], aux)``, ``clean_loss_fn`` is
   ``(params, clean_batch) -> []``, ``rng`` a key for this step.
-- ``batch`` is a dict with ``image``, ``label``, and the classes' counts ``[K]`` among the training
-  labels as they are (``label_counts``) and as they were before corruption (``true_counts``).
+- ``batch`` is a dict with ``image``, ``label``, ``progress`` (the share of the training that is
+  done, ``[]``), and the classes' counts ``[K]`` among the training labels as they are
+  (``label_counts``) and as they were before corruption (``true_counts``).
+- ``evidence`` asks for ``logits`` and ``features`` (what the last layer sees) in ``aux``, a dict.
 - A method that does not look at the clean loss leaves NaN for it, and its scores are its weights.
 - With ``axis_name`` the result is the whole batch's on one device, whatever the method.
 """
@@ -25,6 +27,7 @@ import optax
 from l2rw_jax import losses
 from l2rw_jax._passes import vary
 from l2rw_jax._types import AxisName, LossFn
+from l2rw_jax.evidence import evidence_weights
 from l2rw_jax.gradients import ReweightAux, reweighted_value_and_grad, weighted_sum
 from l2rw_jax.weights import example_weights
 
@@ -32,6 +35,9 @@ from l2rw_jax.weights import example_weights
 BatchValueAndGrad = Callable[
     [optax.Params, Any, Any], tuple[tuple[jax.Array, ReweightAux], optax.Updates]
 ]
+
+# (losses [b], batch, rng, axis_name) -> weights [b]
+WeightsFn = Callable[[jax.Array, Any, jax.Array, AxisName], jax.Array]
 
 
 class MakeValueAndGrad(Protocol):
@@ -87,49 +93,56 @@ def l2rw(
     return functools.partial(value_and_grad, inner_state=inner_state)
 
 
-def baseline(
+def evidence(
     per_example_loss_fn: LossFn,
     clean_loss_fn: LossFn,
     *,
     rng: jax.Array,
     axis_name: AxisName = None,
 ) -> BatchValueAndGrad:
-    """Equal weights: ordinary training on the mean loss."""
+    """Weights by the clean examples' votes, as far as they agree: see ``l2rw_jax.evidence``.
+
+    The tolerance falls from 2.5 to 1 over the first three quarters of the training.
+    """
     del clean_loss_fn, rng
 
-    def equal(losses: jax.Array, batch: Any) -> jax.Array:
-        del batch
-        return jnp.ones_like(losses) / _batch_size(losses, axis_name)
+    def value_and_grad(
+        params: optax.Params, batch: Any, clean_batch: Any
+    ) -> tuple[tuple[jax.Array, ReweightAux], optax.Updates]:
+        losses, pullback, aux = jax.vjp(
+            lambda p: per_example_loss_fn(p, batch), vary(params, axis_name), has_aux=True
+        )
+        clean_losses, clean = per_example_loss_fn(params, clean_batch)
+        weights, scores = evidence_weights(
+            *(aux["logits"], batch["label"], aux["features"]),
+            *(clean["logits"], clean_batch["label"], clean["features"]),
+            tolerance=1 + 1.5 * jnp.maximum(0, 1 - batch["progress"] / 0.75),
+            axis_name=axis_name,
+        )
+        loss, grads = weighted_sum(weights, losses, pullback, axis_name)
+        clean_loss = clean_losses.mean()
+        if axis_name is not None:
+            clean_loss = jax.lax.pmean(clean_loss, axis_name)
+        return (loss, ReweightAux(weights, scores, losses, clean_loss, aux)), grads
 
-    return _weighted(per_example_loss_fn, equal, axis_name)
+    return value_and_grad
 
 
-def random(
-    per_example_loss_fn: LossFn,
-    clean_loss_fn: LossFn,
-    *,
-    rng: jax.Array,
-    axis_name: AxisName = None,
-) -> BatchValueAndGrad:
+def equal(losses: jax.Array, batch: Any, rng: jax.Array, axis_name: AxisName) -> jax.Array:
+    """Equal weights: ordinary training on the mean loss."""
+    del batch, rng
+    return jnp.ones_like(losses) / _batch_size(losses, axis_name)
+
+
+def random(losses: jax.Array, batch: Any, rng: jax.Array, axis_name: AxisName) -> jax.Array:
     r"""Rectified Gaussian weights, :math:`w_i = \max(z_i, 0) / \sum_j \max(z_j, 0)`."""
-    del clean_loss_fn
-
-    def gaussian(losses: jax.Array, batch: Any) -> jax.Array:
-        del batch
-        size = _batch_size(losses, axis_name)
-        scores = own_part(jax.random.normal(rng, (size,), losses.dtype), axis_name)
-        return example_weights(scores, axis_name=axis_name)
-
-    return _weighted(per_example_loss_fn, gaussian, axis_name)
+    del batch
+    size = _batch_size(losses, axis_name)
+    scores = own_part(jax.random.normal(rng, (size,), losses.dtype), axis_name)
+    return example_weights(scores, axis_name=axis_name)
 
 
-def proportion(
-    per_example_loss_fn: LossFn,
-    clean_loss_fn: LossFn,
-    *,
-    rng: jax.Array,
-    axis_name: AxisName = None,
-) -> BatchValueAndGrad:
+def proportion(losses: jax.Array, batch: Any, rng: jax.Array, axis_name: AxisName) -> jax.Array:
     r"""Weights by the inverse frequency of the label's class, so that all classes count the same.
 
     .. math:: w_i = \frac{1}{b} \frac{n}{K n_{y_i}}
@@ -137,50 +150,30 @@ def proportion(
     They sum to one in the mean and not in each batch: else the majority would have all the weight
     of a batch that holds nothing else.
     """
-    del clean_loss_fn, rng
-
-    def inverse_frequency(losses: jax.Array, batch: Any) -> jax.Array:
-        counts = batch["label_counts"]
-        ratio = counts.sum() / (counts.size * counts)
-        return ratio[batch["label"]].astype(losses.dtype) / _batch_size(losses, axis_name)
-
-    return _weighted(per_example_loss_fn, inverse_frequency, axis_name)
+    del rng
+    counts = batch["label_counts"]
+    ratio = counts.sum() / (counts.size * counts)
+    return ratio[batch["label"]].astype(losses.dtype) / _batch_size(losses, axis_name)
 
 
-def hard_mining(
-    per_example_loss_fn: LossFn,
-    clean_loss_fn: LossFn,
-    *,
-    rng: jax.Array,
-    axis_name: AxisName = None,
-) -> BatchValueAndGrad:
+def hard_mining(losses: jax.Array, batch: Any, rng: jax.Array, axis_name: AxisName) -> jax.Array:
     """Equal weights for the minority and as many of the majority: those with the highest losses.
 
     The majority is the class with the most training labels. A batch without any other class keeps
     one example.
     """
-    del clean_loss_fn, rng
-
-    def hardest(losses: jax.Array, batch: Any) -> jax.Array:
-        major = batch["label"] == jnp.argmax(batch["label_counts"])
-        if axis_name is not None:  # which losses are the highest is the whole batch's matter
-            losses, major = jax.lax.all_gather((losses, major), axis_name, tiled=True)
-        order = jnp.argsort(jnp.where(major, -losses, jnp.inf))
-        place = jnp.zeros_like(order).at[order].set(jnp.arange(len(order), dtype=order.dtype))
-        chosen = ~major | (place < jnp.maximum(jnp.sum(~major), 1))
-        scores = own_part(chosen.astype(losses.dtype), axis_name)
-        return example_weights(scores, axis_name=axis_name)
-
-    return _weighted(per_example_loss_fn, hardest, axis_name)
+    del rng
+    major = batch["label"] == jnp.argmax(batch["label_counts"])
+    if axis_name is not None:  # which losses are the highest is the whole batch's matter
+        losses, major = jax.lax.all_gather((losses, major), axis_name, tiled=True)
+    order = jnp.argsort(jnp.where(major, -losses, jnp.inf))
+    place = jnp.zeros_like(order).at[order].set(jnp.arange(len(order), dtype=order.dtype))
+    chosen = ~major | (place < jnp.maximum(jnp.sum(~major), 1))
+    scores = own_part(chosen.astype(losses.dtype), axis_name)
+    return example_weights(scores, axis_name=axis_name)
 
 
-def weighted(
-    per_example_loss_fn: LossFn,
-    clean_loss_fn: LossFn,
-    *,
-    rng: jax.Array,
-    axis_name: AxisName = None,
-) -> BatchValueAndGrad:
+def weighted(losses: jax.Array, batch: Any, rng: jax.Array, axis_name: AxisName) -> jax.Array:
     r"""Weights by the oracle's class frequencies: true over noisy, of the label's class.
 
     .. math:: w_i = \frac{1}{b} n^{true}_{y_i} / n^{noisy}_{y_i}
@@ -188,13 +181,38 @@ def weighted(
     A class that the noise made three times as frequent counts for a third. They sum to one in the
     mean and not in each batch.
     """
-    del clean_loss_fn, rng
+    del rng
+    ratio = batch["true_counts"] / jnp.maximum(batch["label_counts"], 1)
+    return ratio[batch["label"]].astype(losses.dtype) / _batch_size(losses, axis_name)
 
-    def oracle(losses: jax.Array, batch: Any) -> jax.Array:
-        ratio = batch["true_counts"] / jnp.maximum(batch["label_counts"], 1)
-        return ratio[batch["label"]].astype(losses.dtype) / _batch_size(losses, axis_name)
 
-    return _weighted(per_example_loss_fn, oracle, axis_name)
+def by(weights_fn: WeightsFn) -> MakeValueAndGrad:
+    """The method whose weights are ``(losses, batch, rng, axis_name) -> [b]``."""
+
+    def make(
+        per_example_loss_fn: LossFn,
+        clean_loss_fn: LossFn,
+        *,
+        rng: jax.Array,
+        axis_name: AxisName = None,
+    ) -> BatchValueAndGrad:
+        del clean_loss_fn
+
+        def value_and_grad(
+            params: optax.Params, batch: Any, clean_batch: Any
+        ) -> tuple[tuple[jax.Array, ReweightAux], optax.Updates]:
+            del clean_batch
+            losses, pullback, aux = jax.vjp(
+                lambda p: per_example_loss_fn(p, batch), vary(params, axis_name), has_aux=True
+            )
+            weights = weights_fn(losses, batch, rng, axis_name)
+            loss, grads = weighted_sum(weights, losses, pullback, axis_name)
+            no_clean_loss = jnp.full_like(loss, jnp.nan)
+            return (loss, ReweightAux(weights, weights, losses, no_clean_loss, aux)), grads
+
+        return value_and_grad
+
+    return make
 
 
 def clean_only(
@@ -205,7 +223,7 @@ def clean_only(
     axis_name: AxisName = None,
 ) -> BatchValueAndGrad:
     """Trains on the clean batch alone; every weight of the training batch is zero."""
-    on_clean = baseline(per_example_loss_fn, clean_loss_fn, rng=rng, axis_name=axis_name)
+    on_clean = by(equal)(per_example_loss_fn, clean_loss_fn, rng=rng, axis_name=axis_name)
 
     def value_and_grad(
         params: optax.Params, batch: Any, clean_batch: Any
@@ -219,22 +237,23 @@ def clean_only(
 
 
 METHODS = {
-    "baseline": Method(baseline),
-    "random": Method(random),
+    "baseline": Method(by(equal)),
+    "random": Method(by(random)),
     "clean_only": Method(clean_only),
     "l2rw": Method(l2rw),
-    "proportion": Method(proportion),
-    "resample": Method(baseline, balanced=True),
-    "hard_mining": Method(hard_mining),
-    "weighted": Method(weighted),
-    "gce": Method(baseline, functools.partial(losses.generalized_cross_entropy, q=0.7)),
+    "evidence": Method(evidence),
+    "proportion": Method(by(proportion)),
+    "resample": Method(by(equal), balanced=True),
+    "hard_mining": Method(by(hard_mining)),
+    "weighted": Method(by(weighted)),
+    "gce": Method(by(equal), functools.partial(losses.generalized_cross_entropy, q=0.7)),
     "label_smoothing": Method(
-        baseline, functools.partial(losses.smoothed_cross_entropy, smoothing=0.1)
+        by(equal), functools.partial(losses.smoothed_cross_entropy, smoothing=0.1)
     ),
-    "reed_soft": Method(baseline, functools.partial(losses.reed, beta=0.95, hard=False)),
-    "reed_hard": Method(baseline, functools.partial(losses.reed, beta=0.8, hard=True)),
-    "s_model": Method(baseline, transition="identity"),
-    "s_model_conf": Method(baseline, transition="confusion"),
+    "reed_soft": Method(by(equal), functools.partial(losses.reed, beta=0.95, hard=False)),
+    "reed_hard": Method(by(equal), functools.partial(losses.reed, beta=0.8, hard=True)),
+    "s_model": Method(by(equal), transition="identity"),
+    "s_model_conf": Method(by(equal), transition="confusion"),
 }
 
 
@@ -253,28 +272,6 @@ def get_method(name: str) -> Method:
             f"method: got {name!r}; takes one of {', '.join(METHODS)}; did you mean {nearest!r}?"
         )
     return METHODS[name]
-
-
-def _weighted(
-    per_example_loss_fn: LossFn,
-    weights_fn: Callable[[jax.Array, Any], jax.Array],
-    axis_name: AxisName,
-) -> BatchValueAndGrad:
-    """A method whose weights are a function ``(losses, batch) -> [b]`` of the batch alone."""
-
-    def value_and_grad(
-        params: optax.Params, batch: Any, clean_batch: Any
-    ) -> tuple[tuple[jax.Array, ReweightAux], optax.Updates]:
-        del clean_batch
-        losses, pullback, aux = jax.vjp(
-            lambda p: per_example_loss_fn(p, batch), vary(params, axis_name), has_aux=True
-        )
-        weights = weights_fn(losses, batch)
-        loss, grads = weighted_sum(weights, losses, pullback, axis_name)
-        no_clean_loss = jnp.full_like(loss, jnp.nan)
-        return (loss, ReweightAux(weights, weights, losses, no_clean_loss, aux)), grads
-
-    return value_and_grad
 
 
 def _batch_size(losses: jax.Array, axis_name: AxisName) -> int:

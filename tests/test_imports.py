@@ -8,7 +8,7 @@ import pytest
 ROOT = Path(__file__).parents[1]
 LIBRARY = ROOT / "l2rw_jax"
 MODULES = sorted(LIBRARY.rglob("*.py"))
-METHOD = ("weights", "scores", "gradients", "transform", "learned", "chain")
+METHOD = ("weights", "scores", "gradients", "transform", "learned", "evidence", "chain")
 PARTS = {"_types", "_partition", "_passes", "_tangents", "_validate", "micro_batches"}
 
 # The order of the house: a part imports from those before it only.
@@ -19,7 +19,7 @@ ORDER = [
     {"weights", "micro_batches"},
     {"scores"},
     {"gradients"},
-    {"transform", "learned"},
+    {"transform", "learned", "evidence"},
     {"chain"},
     {"losses", "models", "data"},
     {"methods"},
@@ -79,7 +79,7 @@ def test_the_method_can_be_read_in_one_sitting():
         return sum(len((LIBRARY / f"{name}.py").read_text().splitlines()) for name in names)
 
     assert lines(["weights", "scores", "gradients", "transform"]) < 600
-    assert lines([*METHOD, *PARTS]) < 1450
+    assert lines([*METHOD, *PARTS]) < 1600
 
 
 @pytest.mark.parametrize("path", MODULES, ids=ids(MODULES))

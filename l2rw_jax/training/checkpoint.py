@@ -16,7 +16,7 @@ import numpy as np
 import orbax.checkpoint as ocp
 from absl import logging
 
-from l2rw_jax.training.config import ConfigError, RunError
+from l2rw_jax.training.errors import ConfigError, RunError
 from l2rw_jax.training.state import TrainState
 
 FORMAT = 2  # of what a checkpoint holds; raise it when TrainState changes

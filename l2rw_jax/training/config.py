@@ -8,6 +8,7 @@ import jax
 from ml_collections import ConfigDict
 
 from l2rw_jax.methods import get_method
+from l2rw_jax.training.errors import ConfigError
 
 IMBALANCES = ("none", "majority", "long_tail")
 NOISES = ("none", "uniform", "background")
@@ -31,22 +32,6 @@ _TYPES = {
     bool: "True or False",
     tuple: "a tuple",
 }
-
-
-class RunError(RuntimeError):
-    """A run that cannot go on: one line for the user; what was saved before is kept."""
-
-
-class Ended(RunError):  # noqa: N818 - no error of this call's
-    """A run that has ended for good, before: it diverged."""
-
-
-class OutOfMemory(RunError):  # noqa: N818 - the field's own word
-    """A run that does not fit into the memory of its device or host."""
-
-
-class ConfigError(ValueError):
-    """A run that cannot be as asked for: one line for the user, raised before any work starts."""
 
 
 def default_config() -> ConfigDict:

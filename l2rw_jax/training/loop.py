@@ -17,7 +17,8 @@ from l2rw_jax import data
 from l2rw_jax.training import checkpoint
 from l2rw_jax.training import workdir as files
 from l2rw_jax.training.compile import compiled, figures_of
-from l2rw_jax.training.config import OutOfMemory, RunError, validate
+from l2rw_jax.training.config import validate
+from l2rw_jax.training.errors import OutOfMemory, RunError
 from l2rw_jax.training.interrupt import Stopped, stop_on_signal
 from l2rw_jax.training.metrics import noise_auroc, summarize_steps
 from l2rw_jax.training.resolve import Run, resolve

@@ -13,7 +13,7 @@ import optax
 import optax.contrib
 from ml_collections import ConfigDict
 
-from l2rw_jax.training.config import ConfigError
+from l2rw_jax.training.errors import ConfigError
 
 # Arguments that are decay rates, by the names that Optax has for them.
 _RATES = {"b1", "b2", "b3", "beta", "beta1", "beta2", "momentum", "decay", "decay_rate", "rho"}

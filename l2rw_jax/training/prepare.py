@@ -10,7 +10,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from l2rw_jax import data
-from l2rw_jax.training.config import ConfigError
+from l2rw_jax.training.errors import ConfigError
 
 
 class Part(NamedTuple):

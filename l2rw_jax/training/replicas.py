@@ -13,7 +13,8 @@ from absl import logging
 from ml_collections import ConfigDict
 
 from l2rw_jax.training import workdir as files
-from l2rw_jax.training.config import ConfigError, OutOfMemory, RunError, validate
+from l2rw_jax.training.config import validate
+from l2rw_jax.training.errors import ConfigError, OutOfMemory, RunError
 from l2rw_jax.training.loop import diverged, train_and_evaluate
 from l2rw_jax.training.prepare import with_seed
 

@@ -17,7 +17,8 @@ from l2rw_jax import _extras
 from l2rw_jax.methods import Method, get_method
 from l2rw_jax.models import Model, create_model
 from l2rw_jax.training.batches import Batches, make_batches
-from l2rw_jax.training.config import ConfigError, validate
+from l2rw_jax.training.config import validate
+from l2rw_jax.training.errors import ConfigError
 from l2rw_jax.training.optimizers import make_inner, make_optimizer
 from l2rw_jax.training.parallel import AXIS, Engine, make_engine
 from l2rw_jax.training.prepare import RunData, prepare_replicas
@@ -108,6 +109,7 @@ def resolve(config: ConfigDict) -> Run:
         model=model,
         optimizer=optimizer,
         batches=batches,
+        steps=config.steps,
         micro_batches=config.micro_batches,
         clean_weight_decay=config.clean_weight_decay,
         ema=config.ema,

@@ -31,6 +31,7 @@ def make_step(
     optimizer: optax.GradientTransformation,
     batches: Batches,
     *,
+    steps: int,
     micro_batches: int = 1,
     clean_weight_decay: float = 0.0,
     inner: optax.GradientTransformation | None = None,
@@ -52,6 +53,7 @@ def make_step(
       model: the ``Model``.
       optimizer: an Optax optimizer for the model's parameters.
       batches: the ``Batches``.
+      steps: of the whole training.
       micro_batches: parts that a batch is computed in, one after the other.
       clean_weight_decay: L2 on kernels in the clean loss.
       inner: the optimizer of l2rw's look-ahead, as ``method`` has it.
@@ -83,17 +85,20 @@ def make_step(
             each | shard({name: each[name] for name in ("image", "label")})
             for each in (batch, clean_batch)
         )
+        batch["progress"] = state.step / steps
         forward = _make_forward(model, state.model_state, micro_batches)
 
         def per_example_loss_fn(params: optax.Params, batch: Arrays) -> tuple[jax.Array, Any]:
-            logits, model_state = forward(params, batch)
-            correct = jnp.argmax(logits, -1) == batch["label"]
+            (logits, features), model_state = forward(params, batch)
+            aux = {"logits": logits, "features": features, "model_state": model_state}
+            aux["correct"] = jnp.argmax(logits, -1) == batch["label"]
             if method.transition:
                 logits = losses.s_model_logits(logits, params["transition"])
-            return method.loss(logits, batch["label"]), (model_state, correct)
+            return method.loss(logits, batch["label"]), aux
 
         def clean_loss_fn(params: optax.Params, batch: Arrays) -> jax.Array:
-            loss = losses.cross_entropy(forward(params, batch)[0], batch["label"]).mean()
+            (logits, _), _ = forward(params, batch)
+            loss = losses.cross_entropy(logits, batch["label"]).mean()
             if clean_weight_decay:
                 loss += clean_weight_decay / 2 * _squares(params)
             return loss
@@ -103,7 +108,7 @@ def make_step(
             options["inner_state"] = state.inner_state
         value_and_grad = method.value_and_grad(per_example_loss_fn, clean_loss_fn, **options)
         (loss, aux), grads = value_and_grad(state.params, batch, clean_batch)
-        model_state, correct = aux.aux
+        model_state, correct = aux.aux["model_state"], aux.aux["correct"]
         weights, scores, accuracy = _gather(aux.weights, aux.scores, correct, axis_name)
         weights, scores, rows = replicate((weights, scores, rows))
 
@@ -202,27 +207,32 @@ def _gather(
 
 def _make_forward(
     model: Model, model_state: Any, micro_batches: int
-) -> Callable[[optax.Params, Arrays], tuple[jax.Array, Any]]:
-    """Returns ``forward(params, batch) -> (logits, model_state)``, in training.
+) -> Callable[[optax.Params, Arrays], tuple[Any, Any]]:
+    """Returns ``forward(params, batch) -> ((logits, features), model_state)``, in training.
 
     With micro-batches one part is computed after the other and again in the backward pass, so that
     no more than one part's activations are kept. Batch normalisation then sees a part at a time.
     """
 
-    @jax.checkpoint
-    def part(params: optax.Params, images: jax.Array, rng: jax.Array) -> tuple[jax.Array, Any]:
-        return model.apply(network(params), model_state, images, train=True, rng=rng)
+    def apply(params: optax.Params, images: jax.Array, rng: jax.Array) -> tuple[Any, Any]:
+        return model.apply(
+            network(params), model_state, images, train=True, rng=rng, with_features=True
+        )
 
-    def forward(params: optax.Params, batch: Arrays) -> tuple[jax.Array, Any]:
+    @jax.checkpoint
+    def part(params: optax.Params, images: jax.Array, rng: jax.Array) -> tuple[Any, Any]:
+        return apply(params, images, rng)
+
+    def forward(params: optax.Params, batch: Arrays) -> tuple[Any, Any]:
         images, rng, count = batch["image"], batch["rng"], micro_batches
         if count == 1:
-            return model.apply(network(params), model_state, images, train=True, rng=rng)
+            return apply(params, images, rng)
         # A part takes rows from all over the batch: each device has an equal share of every part.
         parts = images.reshape(-1, count, *images.shape[1:]).swapaxes(0, 1)
         keys = jax.random.split(rng, count)
-        logits, states = jax.lax.map(lambda part_: part(params, *part_), (parts, keys))
-        logits = logits.swapaxes(0, 1).reshape(-1, logits.shape[-1])
-        return logits, jax.tree.map(lambda s: s.mean(0), states)
+        outputs, states = jax.lax.map(lambda part_: part(params, *part_), (parts, keys))
+        outputs = jax.tree.map(lambda x: x.swapaxes(0, 1).reshape(-1, x.shape[-1]), outputs)
+        return outputs, jax.tree.map(lambda s: s.mean(0), states)
 
     return forward
 

@@ -20,7 +20,8 @@ from absl import logging
 from ml_collections import ConfigDict
 from numpy.typing import ArrayLike
 
-from l2rw_jax.training.config import ConfigError, Ended, RunError, flatten
+from l2rw_jax.training.config import flatten
+from l2rw_jax.training.errors import ConfigError, Ended, RunError
 
 CONFIG, METRICS, RESULT, ENDED = "config.json", "metrics.jsonl", "result.json", "ended.json"
 WEIGHTS, CHECKPOINTS = "weights.npz", "checkpoints"

@@ -31,7 +31,7 @@ def _run(program, *arguments, **environment):
 
 
 # One of each kind of network and noise; the others differ from these in numbers alone.
-QUICK = ("digits", "mnist_imbalance", "cifar10_background")
+QUICK = ("digits", "cifar10_background")
 
 
 @pytest.mark.parametrize(

@@ -39,6 +39,8 @@ FIELDS = {
     "log_every": 5,
     "eval_every": 50,
     "checkpoint_every": 5,
+    "clean_size": 100,
+    "clean_batch_size": 100,
 }
 TIMES = ("steps_per_second", "compile_seconds")
 
@@ -82,7 +84,6 @@ def _start(workdir, cache, **fields):
     """Starts the program of this run."""
     flags = [f"--config.{name}={value}" for name, value in (FIELDS | fields).items()]
     flags += ["--config.boundaries=()", "--config.clip_norm=0.0", "--config.weight_decay=0.0"]
-    flags += ["--config.clean_size=100", "--config.clean_batch_size=100"]
     return subprocess.Popen(
         [
             *(sys.executable, "-m", "experiments.train", f"--workdir={workdir}"),
@@ -146,35 +147,37 @@ def _assert_same(run, expected):
 
 @pytest.mark.parametrize("kills", [2, pytest.param(20, marks=pytest.mark.slow)])
 def test_a_killed_run_goes_on_bit_for_bit(tmp_path, cache, whole, kills):
-    rng = np.random.default_rng(kills)
-    started = time.monotonic()
-    program = _start(tmp_path / "first", cache)
-    _wait_until((tmp_path / "first/config.json").exists, program)
-    idle = time.monotonic() - started  # until there is something to lose
-    assert program.wait() == 0
-    busy = time.monotonic() - started - idle
-    _assert_same(tmp_path / "first", whole())
+    """Kills at some time in each tenth of the run: it compiles, steps, logs or saves."""
+    rng, chunks = np.random.default_rng(kills), FIELDS["steps"] // FIELDS["log_every"]
+    for kill in range(kills):
+        program = _start(tmp_path, cache)
+        _wait_until((tmp_path / "config.json").exists, program)
+        metrics, lines = tmp_path / "metrics.jsonl", kill * (chunks - 2) // kills
+        _wait_until(lambda f=metrics, n=lines: f.exists() and _count(f) >= n, program)
+        time.sleep(rng.uniform(0, 0.05))
+        program.kill()
+        program.communicate()
+        assert not (tmp_path / "result.json").exists()
+    train_and_evaluate(_config(), tmp_path)
+    _assert_same(tmp_path, whole())
 
-    killed, runs = 0, 0
-    while killed < kills:  # chains of kills of one run, until it comes to its end
-        runs += 1
-        workdir = tmp_path / str(runs)
-        while not (workdir / "result.json").exists():
-            program = _start(workdir, cache)
-            try:
-                at = idle * rng.uniform(0.8, 1) + rng.uniform(0, busy)
-                program.wait(at if killed < kills else None)
-            except subprocess.TimeoutExpired:
-                program.kill()
-                killed += 1
-            program.communicate()
-            assert program.returncode in (0, -signal.SIGKILL)
-        _assert_same(workdir, whole())
+
+def _count(path):
+    return path.read_bytes().count(b"\n")
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("fields", [{"replicas": 2}, {"stream": True}], ids=["replicas", "stream"])
-def test_killed_replicas_and_streams_go_on_bit_for_bit(tmp_path, cache, whole, fields):
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"replicas": 2},
+        {"stream": True},
+        {"parallel": "pmap", "batch_size": 80, "clean_batch_size": 80},
+        {"parallel": "jit", "fsdp": True, "batch_size": 80, "clean_batch_size": 80},
+    ],
+    ids=["replicas", "stream", "pmap", "fsdp"],
+)
+def test_killed_runs_of_every_kind_go_on_bit_for_bit(tmp_path, cache, whole, fields):
     for lines in (3, 9, 15):
         program = _start(tmp_path, cache, **fields)
         metrics = tmp_path / "metrics.jsonl"

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from l2rw_jax.training import ConfigError, RunError, default_config, replicas
-from l2rw_jax.training.config import OutOfMemory
+from l2rw_jax.training.errors import OutOfMemory
 from l2rw_jax.training.replicas import train_seeds
 from l2rw_jax.training.workdir import read_metrics
 

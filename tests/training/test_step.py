@@ -23,7 +23,11 @@ def make_step(config, model, optimizer, **options):
     """The step that a config describes."""
     method = get_method("clean_only" if options.get("finetune") else config.method)
     batches = make_batches(config, balanced=method.balanced)
-    options |= {"clean_weight_decay": config.clean_weight_decay, "ema": config.ema}
+    options |= {
+        "steps": config.steps,
+        "clean_weight_decay": config.clean_weight_decay,
+        "ema": config.ema,
+    }
     return make_step_of(method, model, optimizer, batches, **options)
 
 
