@@ -8,6 +8,7 @@ from jax.sharding import Mesh
 from jax.sharding import PartitionSpec as P
 
 from l2rw_jax import losses
+from l2rw_jax.evidence import evidence_weights
 from l2rw_jax.methods import METHODS, get_method
 
 LABELS = [2, 2, 2, 2, 1, 2, 0, 0]  # the majority is the last class, as in the paper's section 4.1
@@ -15,13 +16,16 @@ LABEL_COUNTS, TRUE_COUNTS = [20.0, 10.0, 70.0], [30.0, 40.0, 30.0]
 
 
 def _counts():
-    return {"label_counts": jnp.array(LABEL_COUNTS), "true_counts": jnp.array(TRUE_COUNTS)}
+    """What a batch holds beside its examples."""
+    counts = {"label_counts": jnp.array(LABEL_COUNTS), "true_counts": jnp.array(TRUE_COUNTS)}
+    return counts | {"progress": jnp.array(0.5)}
 
 
 def _losses(params, batch):
     """Cross-entropy of a linear model, with something to pass through."""
     logits = batch["image"] @ params
-    return losses.cross_entropy(logits, batch["label"]), {"mean": logits.mean()}
+    aux = {"mean": logits.mean(), "logits": logits, "features": batch["image"]}
+    return losses.cross_entropy(logits, batch["label"]), aux
 
 
 def _clean_loss(params, clean):
@@ -80,6 +84,20 @@ def test_l2rw_weights_are_the_rectified_products_with_the_clean_gradient(problem
     per_example = jax.jacobian(lambda p: _losses(p, batch)[0])(params).reshape(8, -1)
     rectified = np.maximum(per_example @ clean_grad, 0)
     np.testing.assert_allclose(_weights("l2rw", problem), rectified / rectified.sum(), rtol=1e-12)
+
+
+def test_evidence_weighs_by_the_votes_of_the_clean_batch(problem):
+    params, batch, clean = problem
+    (_, aux), _ = _apply("evidence", problem)
+    logits, clean_logits = batch["image"] @ params, clean["image"] @ params
+    want, scores = evidence_weights(
+        *(logits, batch["label"], batch["image"]),
+        *(clean_logits, clean["label"], clean["image"]),
+        tolerance=1.5,  # a third of the way from 2.5 to 1 is left
+    )
+    np.testing.assert_allclose(aux.weights, want, rtol=1e-13)
+    np.testing.assert_allclose(aux.scores, scores, rtol=1e-13)
+    np.testing.assert_allclose(aux.clean_loss, _clean_loss(params, clean), rtol=1e-13)
 
 
 def test_l2rw_takes_the_clean_loss_it_is_given_and_nothing_else_does(problem):
