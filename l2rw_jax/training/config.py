@@ -133,7 +133,7 @@ def validate(config: ConfigDict) -> ConfigDict:
     >>> config.method = "l2rv"
     >>> validate(config)
     Traceback (most recent call last):
-    l2rw_jax.training.config.ConfigError: config.method: got 'l2rv'; ... did you mean 'l2rw'?
+    l2rw_jax.training.errors.ConfigError: config.method: got 'l2rv'; ... did you mean 'l2rw'?
     """
     config = _typed(config)
     try:

@@ -163,9 +163,11 @@ def test_the_batch_and_the_clean_batch_are_thinned_by_dropout_of_their_own():
     run_data, _ = prepare(config)
     keys = set()
 
-    def apply(params, model_state, images, *, train, rng):
+    def apply(params, model_state, images, *, train, rng, with_features):
         jax.debug.callback(lambda data: keys.add(tuple(data.tolist())), jax.random.key_data(rng))
-        return images.reshape(20, -1)[:, :10] * params["kernel"], model_state
+        assert with_features
+        logits = images.reshape(20, -1)[:, :10] * params["kernel"]
+        return (logits, logits), model_state
 
     model = Model(init=lambda key: ({"kernel": jnp.ones(10)}, {}), apply=apply)
     optimizer = make_optimizer(config)
