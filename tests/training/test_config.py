@@ -7,7 +7,7 @@ from l2rw_jax.training import ConfigError, default_config, validate
 
 BAD = [
     ("method", "l2rv", r"config.method: got 'l2rv'; takes one of .*did you mean 'l2rw'\?"),
-    ("seed", 2**40, r"config.seed: got 1099511627776; takes an integer below 2\\*\\*32"),
+    ("seed", 2**40, r"config.seed: got 1099511627776; takes an integer below 2\*\*32"),
     ("boundaries", ("a",), r"config.boundaries: got \('a',\); takes distinct integers"),
     ("boundaries", (10, 10), r"config.boundaries: got \(10, 10\); takes distinct integers"),
     ("low", 1.0, r"config.low: got 1.0; takes less than config.high, which is 1.0"),
