@@ -110,7 +110,7 @@ def one_line(function, *args):
         if not isinstance(error, Stopped):
             text = f"error: {text or 'interrupted'}"
         print(text, file=sys.stderr, flush=True)
-        sys.exit(STATUS[type(error)])
+        sys.exit(next(status for kind, status in STATUS.items() if isinstance(error, kind)))
 
 
 def parse(argv, required):

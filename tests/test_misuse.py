@@ -242,6 +242,27 @@ def test_a_damaged_file(program, name, content, finished, tmp_path):
     assert _files(workdir) == before
 
 
+def test_a_run_that_has_ended_says_so_again(tmp_path):
+    """Also where what it said is damaged."""
+    arguments = [*SMOKE, f"--workdir={tmp_path}/run", "--config.learning_rate=1e30"]
+    first = run_program("train", arguments)
+    assert first.status == 1 and "not finite" in first.errors
+    for content in (None, b"{", b"{}"):
+        if content is not None:
+            (tmp_path / "run/ended.json").write_bytes(content)
+        _assert_refused(run_program("train", arguments), "That run has ended; remove")
+
+
+def test_out_of_memory(tmp_path, monkeypatch):
+    def compiled(*args):
+        raise MemoryError("99 TiB")
+
+    monkeypatch.setattr("l2rw_jax.training.loop.compiled", compiled)
+    done = run_program("train", [*SMOKE, f"--workdir={tmp_path}/run"])
+    assert done.status == 1 and "out of memory (99 TiB)" in done.errors
+    assert len(done.errors.splitlines()) == 1
+
+
 # The library's configs -----------------------------------------------------------------------
 
 WRONG = {

@@ -3,6 +3,7 @@
 import contextlib
 import errno
 import functools
+import gc
 import logging as standard_logging
 import os
 import traceback
@@ -148,6 +149,7 @@ def _without_tracebacks() -> Iterator[None]:
     try:
         yield
     finally:
+        gc.collect()  # asyncio tells of a task's exception when the task goes
         for logger in loggers:
             logger.removeFilter(is_news)
 

@@ -87,9 +87,14 @@ def _jit(devices: Sequence[Any], num_steps: int, *, fsdp: bool, replicas: bool) 
         return NamedSharding(mesh, PartitionSpec(*[None] * axis, AXIS))
 
     def like(create: Callable[[], Any]) -> Any:
+        shapes = jax.eval_shape(create)
+        places = jax.tree.map(place, shapes)
+        # Of each training example, and read whole on the host.
+        places = places._replace(weight_sum=whole, weight_count=whole)
         return jax.tree.map(
-            lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=place(x)),
-            jax.eval_shape(create),
+            lambda x, sharding: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding),
+            shapes,
+            places,
         )
 
     def init(create: Callable[[], Any]) -> Any:

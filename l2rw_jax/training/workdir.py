@@ -87,7 +87,10 @@ def check_workdir(workdir: StrPath, config: ConfigDict) -> dict[str, Any] | None
                 "that one."
             )
     if ENDED in found:
-        reason = _read_json(workdir / ENDED).get("reason")
+        try:
+            reason = _read_json(workdir / ENDED, "reason")["reason"]
+        except RunError:
+            reason = f"{workdir / ENDED} cannot be read."
         raise Ended(f"{reason} That run has ended; remove {workdir} to start it anew.")
     return _read_json(workdir / RESULT, "method", "test_accuracy") if RESULT in found else None
 

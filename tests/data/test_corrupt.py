@@ -131,9 +131,13 @@ def test_background_is_a_class():
 
 
 def test_subset_errors():
-    with pytest.raises(ValueError, match=r"^total is 500: the majority=2 has 200 examples but 250 are needed"):
+    with pytest.raises(
+        ValueError, match=r"^total is 500: the majority=2 has 200 examples but 250 are needed"
+    ):
         majority_subset(LABELS, 0.5, majority=2, total=500, seed=0)
-    with pytest.raises(ValueError, match=r"^total is 100: the majority=7 has 0 examples but 50 are needed"):
+    with pytest.raises(
+        ValueError, match=r"^total is 100: the majority=7 has 0 examples but 50 are needed"
+    ):
         majority_subset(LABELS, 0.5, majority=7, total=100, seed=0)
     with pytest.raises(ValueError, match=r"^labels hold no class but majority=3"):
         majority_subset(np.full(9, 3), 0.5, majority=3, total=4, seed=0)

@@ -99,8 +99,12 @@ def test_batch_normalisation_of_each_device_is_another():
 
 
 def test_fsdp_divides_the_state():
+    """But not what is of each training example: here, too, the devices would divide it."""
     _, _, (state, *_) = _prepare("float64", method="l2rw", **FSDP)
     devices = jax.device_count()
+    assert len(state.weight_sum) % devices == 0
+    assert state.weight_sum.sharding.is_fully_replicated
+    assert state.weight_count.sharding.is_fully_replicated
     for tree in (state.params, state.opt_state):
         large = [leaf for leaf in jax.tree.leaves(tree) if leaf.size >= 64]
         assert large
