@@ -75,6 +75,7 @@ def chosen(index):
     return optax.GradientTransformation(lambda params: None, update)
 
 
+@pytest.mark.slow  # test_create_model.py and test_axis_name.py have batch normalisation too
 def test_on_a_residual_net_with_batch_norm_and_dropout():
     with jax.numpy_rank_promotion("allow"):
         problem = problems.residual(dropout=0.3)

@@ -137,7 +137,11 @@ def means(model_state):
 
 
 # Every form is held against ResNet's layers, LeNet's are held against one form of each kind.
-REPEATED = [("forward_ad_separate", "lenet"), ("higher", "lenet"), ("torchopt", "lenet")]
+REPEATED = [
+    *((form, "lenet") for form in ("forward_ad_separate", "forward_ad_shared", "higher")),
+    *((form, "lenet") for form in ("torchopt", "create_graph")),
+    ("higher", "resnet-8"),
+]
 
 
 @pytest.mark.parametrize(

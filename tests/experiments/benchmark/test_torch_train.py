@@ -102,6 +102,7 @@ def test_the_rate_drops_where_optax_s_does():
     np.testing.assert_allclose(rates, want, rtol=1e-6)
 
 
+@pytest.mark.slow
 def test_side_by_side(tmp_path):
     output = tmp_path / "out" / "both"
     command = [sys.executable, "-m", "experiments.benchmark.side_by_side", "--seeds=1"]
