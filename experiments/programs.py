@@ -103,6 +103,9 @@ def prepare_output(output):
         trial.unlink()
     except OSError as error:
         raise ConfigError(f"--output: {trial} cannot be written: {error.strerror}.") from None
+    for ending in (".md", ".json"):
+        if Path(f"{output}{ending}").is_dir():
+            raise ConfigError(f"--output: {output}{ending} is a folder; takes another name.")
 
 
 def about(program):

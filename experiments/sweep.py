@@ -7,15 +7,13 @@ Runs that are done already are not run again.
 """
 
 import re
-import shlex
-import sys
 from pathlib import Path
 
 import jax
 import numpy as np
 from absl import flags
 
-from experiments import cli
+from experiments import cli, programs
 from experiments.programs import expand
 from l2rw_jax import reports
 from l2rw_jax.training import ConfigError, Ended, RunError, resolve, train_seeds, validate
@@ -45,15 +43,17 @@ def main():
     runs = expand(
         cli.CONFIG.value, distinct("--methods", METHODS.value), SEEDS.value, field, values
     )
+    resolved = set()
     for config, folder in runs:  # mistakes come to light before any work starts
         try:
-            if files.check_workdir(workdir / folder, validate(config)) is None:
-                resolve(config)
-            else:
+            if files.check_workdir(workdir / folder, validate(config)) is not None:
                 files.read_weights(workdir / folder)
+            elif Path(folder).parent not in resolved:  # seeds differ in nothing that can be wrong
+                resolve(config)
+                resolved.add(Path(folder).parent)
         except Ended:
             pass  # a row of the table
-    cli.create_folder(output().parent)
+    programs.prepare_output(str(output()))
     results: list = []
     for start in range(0, len(runs), SEEDS.value):
         seeds = runs[start : start + SEEDS.value]
@@ -126,8 +126,7 @@ def report(results, folders, field):
         if "ended" in result:
             table += "\n" + ended_row(result, keys, table)
     Path(f"{output()}.md").write_text(table + "\n")
-    command = shlex.join(["python", "-m", "experiments.sweep", *sys.argv[1:]])
-    about = {"command": command, "config": config.to_dict(), **files.environment()}
+    about = programs.about("sweep") | {"config": config.to_dict()}
     files.write_json(
         f"{output()}.json", about | {"keys": keys, "summary": summary, "runs": results}
     )

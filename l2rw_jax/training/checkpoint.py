@@ -4,9 +4,11 @@ import contextlib
 import errno
 import functools
 import gc
+import json
 import logging as standard_logging
 import os
 import traceback
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -92,7 +94,8 @@ def save(checkpoints: ocp.CheckpointManager, state: TrainState, notes: dict[str,
     Raises:
       RunError: it, or the one before it, could not be written; earlier ones are kept.
     """
-    about = {"format": FORMAT, "checksum": int(_checksum(state)), "notes": notes}
+    about = {"format": FORMAT, "notes": notes}
+    about["checksums"] = [int(_checksum(state)), _checksum_of_notes(notes)]
     step = int(np.max(state.step))
     # A CPU's arrays are the host's own, which the next steps write over.
     state = jax.tree.map(_copy, state)
@@ -161,16 +164,20 @@ def _restore(
     about = about["about"]
     if about["format"] != FORMAT:
         raise ConfigError(
-            f"{checkpoints.directory}: its checkpoints are of format {about['format']}, this "
+            f"{checkpoints.directory}: its checkpoints are of format {about['format']!r}, this "
             f"version's are of format {FORMAT}; take another workdir, or the version that wrote "
             "them."
         )
     like = jax.tree.map(ocp.utils.to_shape_dtype_struct, like)
     args = ocp.args.Composite(state=ocp.args.StandardRestore(like))
     state = checkpoints.restore(step, args=args)["state"]
-    if int(_checksum(state)) != about["checksum"]:
+    if [int(_checksum(state)), _checksum_of_notes(about["notes"])] != about["checksums"]:
         raise ValueError("its bytes are not those that were written")
     return state, about["notes"]
+
+
+def _checksum_of_notes(notes: dict[str, Any]) -> int:
+    return zlib.crc32(json.dumps(notes, sort_keys=True).encode())
 
 
 @jax.jit

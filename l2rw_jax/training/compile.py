@@ -29,7 +29,8 @@ class Programs(NamedTuple):
     """The compiled programs of a run, and what making them took.
 
     Attributes:
-      train: ``state -> (state, metrics)``, as many steps as one line of metrics tells of.
+      train: ``state -> (state, metrics)``, as many steps as one line of metrics tells of; None
+        where they are done.
       finetune: the same on the clean set; None without fine-tuning.
       evaluate: ``state -> classes`` of the images of each set.
       seconds: from the data on the host to the last program.
@@ -55,7 +56,9 @@ def compiled(run: Run, state: TrainState, start: int) -> Iterator[Programs]:
         if run.config.stream:
             run = run._replace(data=without_train_images(run.data))
         others = run.engine.put((run.data._replace(**_ONLY_EVALUATED), run.key))
-        train, finetune = compile_chunks(run, run.chunk, (state, *others), images), None
+        train = finetune = None
+        if start < run.cadence.train:
+            train = compile_chunks(run, run.chunk, (state, *others), images)
         if run.cadence.last > run.cadence.train:
             nothing = itertools.repeat(None)
             finetune = compile_chunks(run, run.finetune, (state, *others), nothing)

@@ -239,8 +239,9 @@ def _check_scale(config: ConfigDict) -> None:
     _require(jax.process_count() == 1 or parallel != "none", "config.parallel", parallel, takes)
     for field in ("batch_size", "clean_batch_size"):
         size = config[field]
-        nearest = max(1, size // devices) * devices  # downwards: the clean set has no more
-        takes = f"a multiple of the {devices} devices; nearest: {nearest}"
+        nearest = size // devices * devices  # downwards: the clean set has no more
+        takes = f"a multiple of the {devices} devices; "
+        takes += f"nearest: {nearest}" if nearest else "or take fewer devices"
         _require(size % devices == 0, f"config.{field}", size, takes)
         count = config.micro_batches
         if size // devices % count:

@@ -18,7 +18,7 @@ from l2rw_jax.training import checkpoint
 from l2rw_jax.training import workdir as files
 from l2rw_jax.training.compile import compiled, figures_of
 from l2rw_jax.training.config import validate
-from l2rw_jax.training.errors import OutOfMemory, RunError
+from l2rw_jax.training.errors import Ended, OutOfMemory, RunError
 from l2rw_jax.training.interrupt import Stopped, stop_on_signal
 from l2rw_jax.training.metrics import noise_auroc, summarize_steps
 from l2rw_jax.training.resolve import Run, resolve
@@ -114,13 +114,14 @@ def _train(run: Run, workdir: Path, asked: Callable[[], bool], writes: bool) -> 
             if log:
                 log(line, classes, state)
             end = _reason_to_end(run, workdir, step, metrics, asked())
-            if writes and isinstance(end, RunError):  # first: its checkpoint looks like any other
-                files.write_json(workdir / files.ENDED, {"step": step, "reason": str(end)})
             if step % cadence.save == 0 or step == cadence.last or end:
-                notes = files.to_json({"evaluations": evaluations})
+                ended = str(end) if isinstance(end, RunError) else ""
+                notes = files.to_json({"evaluations": evaluations, "ended": ended})
                 checkpoint.save(checkpoints, engine.to_save(state), notes)
             if end:
                 checkpoint.finish(checkpoints)
+                if writes and ended:
+                    files.write_json(workdir / files.ENDED, {"step": step, "reason": ended})
                 raise end
             bar.update(cadence.log)
             bar.set_postfix(_progress(line, evaluations))
@@ -137,6 +138,8 @@ def _start(run: Run, checkpoints: ocp.CheckpointManager) -> tuple[int, TrainStat
     if restored is None:
         return start, run.engine.init(run.create), {}
     state, notes = restored
+    if notes["ended"]:  # as ended.json says, unless that is lost
+        raise Ended(f"{notes['ended']} That run has ended; take another workdir to start it anew.")
     evaluations = {int(step): figures for step, figures in notes["evaluations"].items()}
     return start, run.engine.put_state(state), evaluations
 
@@ -210,7 +213,7 @@ def _reason_to_end(
     if (row >= most).any():
         at = int(np.argmax(row >= most))
         first = step - run.cadence.log + 1 + at + 1 - int(row[at])
-        return RunError(diverged(first, most, workdir))
+        return RunError(diverged(f"step {first}", most, workdir))
     if asked and step < run.cadence.last:
         return Stopped(
             f"stopped after step {step} of {run.cadence.last}, saved in {workdir}; the same "
@@ -219,10 +222,10 @@ def _reason_to_end(
     return None
 
 
-def diverged(first: int, most: int, workdir: files.StrPath) -> str:
-    """What a run says that ends after ``most`` bad steps in a row, from step ``first`` on."""
+def diverged(where: str, most: int, workdir: files.StrPath) -> str:
+    """What a run says that ends after ``most`` bad steps in a row."""
     return (
-        f"step {first}: the loss, the gradient or all scores were not finite for {most} steps in a "
+        f"{where}: the loss, the gradient or all scores were not finite for {most} steps in a "
         f"row (config.max_bad_steps); the last good parameters are saved in {workdir}; try a "
         "smaller config.learning_rate or a config.clip_norm."
     )

@@ -1,5 +1,6 @@
 """Figures of a run, computed on the host by scikit-learn."""
 
+import warnings
 from collections.abc import Mapping
 from typing import Any
 
@@ -13,13 +14,18 @@ def classification_metrics(
 ) -> dict[str, float]:
     """Accuracy and the mean of the classes' accuracies, by the names ``NAME_accuracy`` and so on.
 
+    Classes without a label are left out of the mean.
+
     >>> import numpy as np
     >>> classification_metrics("test", np.array([0, 1, 1, 1]), np.array([0, 1, 1, 0]))
     {'test_accuracy': 0.75, 'test_balanced_accuracy': 0.8333333333333333}
     """
+    with warnings.catch_warnings():  # of classes that are predicted and not there
+        warnings.filterwarnings("ignore", "y_pred contains classes not in y_true")
+        balanced = metrics.balanced_accuracy_score(labels, predictions)
     return {
         f"{name}_accuracy": float(metrics.accuracy_score(labels, predictions)),
-        f"{name}_balanced_accuracy": float(metrics.balanced_accuracy_score(labels, predictions)),
+        f"{name}_balanced_accuracy": float(balanced),
     }
 
 

@@ -8,14 +8,17 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import optax
 import optax.contrib
+from jax.typing import ArrayLike
 from ml_collections import ConfigDict
 
 from l2rw_jax.training.errors import ConfigError
 
-# Arguments that are decay rates, by the names that Optax has for them.
+_SCHEDULE_FREE = optax.contrib.ScheduleFreeState
+# Arguments of optimizers that are decay rates, by the names that Optax has for them.
 _RATES = {"b1", "b2", "b3", "beta", "beta1", "beta2", "momentum", "decay", "decay_rate", "rho"}
 
 
@@ -82,8 +85,13 @@ def make_schedule(config: ConfigDict) -> optax.Schedule:
     if not inspect.isfunction(schedule):
         raise _refusal("config.schedule", text, "it is no schedule")
     tenths = optax.piecewise_constant_schedule(1.0, {int(b): 0.1 for b in config.boundaries})
+
+    def rate_at(step: ArrayLike) -> jax.Array:
+        step = jnp.minimum(step, steps)  # fine-tuning goes on at the last rate
+        return schedule(step) * tenths(step)
+
     try:
-        rates = jax.vmap(lambda step: schedule(step) * tenths(step))(np.linspace(0, steps, 101))
+        rates = jax.vmap(rate_at)(np.linspace(0, steps, 101).astype(np.int32))
     except (TypeError, ValueError) as error:
         raise _refusal("config.schedule", text, error) from error
     if not (np.isfinite(rates).all() and np.min(rates) >= 0):
@@ -93,7 +101,7 @@ def make_schedule(config: ConfigDict) -> optax.Schedule:
             f"config.finetune_steps: got {config.finetune_steps}; takes 0 with a schedule that "
             f"ends at a rate of 0, as config.schedule={text} does."
         )
-    return lambda step: schedule(step) * tenths(step)
+    return rate_at
 
 
 def kernels(params: optax.Params) -> Any:
@@ -106,14 +114,31 @@ def _make(field: str, text: str, rate: Any) -> optax.GradientTransformation:
     if "learning_rate" not in _parameters(field, text):
         raise _refusal(field, text, "it has no learning rate")
     optimizer = _build(field, text, {"learning_rate": rate})
-    params = {"kernel": jax.ShapeDtypeStruct((3, 2), np.float32)}
+    if not isinstance(optimizer, optax.GradientTransformation):
+        raise _refusal(field, text, "it is no optimizer")
+    return optimizer
+
+
+def check_optimizer(
+    field: str, text: str, optimizer: optax.GradientTransformation, params: optax.Params
+) -> None:
+    """Tries an optimizer on the shapes of the parameters.
+
+    Raises:
+      ConfigError: it asks for more than gradients, or its state is none that a run can keep.
+    """
     try:
         _, state = jax.eval_shape(lambda p: optimizer.update(p, optimizer.init(p), p), params)
-    except Exception as error:  # it asks for more than gradients, or an argument is of no use
+    except Exception as error:  # in as many ways as there are optimizers
         raise _refusal(field, text, error) from error
-    if any(jax.dtypes.issubdtype(x.dtype, jax.dtypes.prng_key) for x in jax.tree.leaves(state)):
-        raise _refusal(field, text, "its state holds a random key, which checkpoints do not take")
-    return optimizer
+    for leaf in jax.tree.leaves(state):
+        if jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key):
+            raise _refusal(field, text, "its state holds a random key, which no checkpoint takes")
+        if leaf.ndim and not jax.dtypes.issubdtype(leaf.dtype, np.floating):
+            raise _refusal(field, text, f"its state is {leaf.dtype}, which holds no averages")
+    nodes = jax.tree.leaves(state, is_leaf=lambda x: isinstance(x, _SCHEDULE_FREE))
+    if any(isinstance(node, _SCHEDULE_FREE) for node in nodes):
+        raise _refusal(field, text, "the parameters it trains are not those to evaluate")
 
 
 def _build(field: str, text: str, offered: dict[str, Any]) -> Any:
@@ -124,7 +149,9 @@ def _build(field: str, text: str, offered: dict[str, Any]) -> Any:
         if argument not in parameters:
             near = difflib.get_close_matches(argument, list(parameters), 1, cutoff=0)[0]
             raise _refusal(field, text, f"no argument {argument!r}; nearest: {near!r}")
-        if reason := _reason_against(argument, value, parameters[argument].default):
+        default = parameters[argument].default
+        rate = argument in _RATES and field != "config.schedule"
+        if reason := _reason_against(argument, value, default, rate=rate):
             raise _refusal(field, text, f"{argument}: got {value!r}; takes {reason}")
     offered = {name: value for name, value in offered.items() if name in parameters}
     try:
@@ -163,8 +190,10 @@ def _parameters(field: str, text: str) -> list[str]:
     return list(inspect.signature(_parse(field, text)[0]).parameters)
 
 
-def _reason_against(argument: str, value: Any, default: Any) -> str:
+def _reason_against(argument: str, value: Any, default: Any, *, rate: bool) -> str:
     """What an argument takes if not this value; else an empty text."""
+    if type(value) is type(default) and value == default:
+        return ""
     numbers = value if isinstance(value, tuple | list | dict) else [value]
     if isinstance(value, dict):
         numbers = [*value, *value.values()]
@@ -175,7 +204,7 @@ def _reason_against(argument: str, value: Any, default: Any) -> str:
         return "no text"
     if isinstance(default, bool) != isinstance(value, bool) and isinstance(default, bool | float):
         return "True or False" if isinstance(default, bool) else "a number"
-    if argument in _RATES and isinstance(value, int | float) and not 0 <= value < 1:
+    if rate and isinstance(value, int | float) and not 0 <= value < 1:
         return "a number in [0, 1)"
     if argument.startswith("eps") and isinstance(value, int | float) and value < 0:
         return "a number that is at least 0"
@@ -187,6 +216,6 @@ def _refusal(field: str, text: str, reason: object) -> ConfigError:
     shown = text if len(text) <= 80 else f"{text[:77]}..."
     example = "cosine_decay_schedule(alpha=0.1)" if "schedule" in field else "sgd(momentum=0.9)"
     return ConfigError(
-        f"{field}: got {shown!r}, which Optax does not take: {lines[0][:200].rstrip('.')}; takes a "
-        f"name of Optax's with its arguments but the rate, as {example}."
+        f"{field}: got {shown!r}: {lines[0][:200].rstrip('.')}. It is a name of Optax's with its "
+        f"arguments but the rate, as {example}."
     )

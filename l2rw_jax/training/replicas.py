@@ -3,6 +3,7 @@
 import copy
 import itertools
 import json
+import re
 import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -48,8 +49,9 @@ def train_seeds(
     alone = config.parallel == "none" and not config.stream and not config.tensorboard
     if together and alone:
         for path in folder_of[config.seed].parent.glob("seeds*-*"):  # trained, but not yet split
-            first, last = map(int, path.name.removeprefix("seeds").split("-"))
-            if (path / files.RESULT).exists():
+            match = re.fullmatch(r"seeds(\d+)-(\d+)", path.name)
+            if match and (path / files.RESULT).exists():
+                first, last = map(int, match.groups())
                 _split(with_seed(config, first), last - first + 1, path, folder_of)
         todo = [seed for seed, each in configs.items() if not _ended(folder_of[seed], each)]
         # Replicas are consecutive seeds.
@@ -121,7 +123,7 @@ def _split(first: ConfigDict, count: int, joint: Path, folder_of: Mapping[int, P
         most = config.max_bad_steps
         bad = next((line for line in lines if line["bad_in_a_row"][i] >= most), None)
         if bad is not None:  # alone it would have ended there
-            reason = diverged(bad["step"], most, folder)
+            reason = diverged(f"before step {bad['step'] + 1}", most, joint)
             files.write_json(folder / files.ENDED, {"step": bad["step"], "reason": reason})
             continue
         files.write_weights(folder, *(each[i] for each in weights.values()))

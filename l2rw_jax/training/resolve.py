@@ -19,7 +19,7 @@ from l2rw_jax.models import Model, create_model
 from l2rw_jax.training.batches import Batches, make_batches
 from l2rw_jax.training.config import validate
 from l2rw_jax.training.errors import ConfigError
-from l2rw_jax.training.optimizers import make_inner, make_optimizer
+from l2rw_jax.training.optimizers import check_optimizer, make_inner, make_optimizer
 from l2rw_jax.training.parallel import AXIS, Engine, make_engine
 from l2rw_jax.training.prepare import RunData, prepare_replicas
 from l2rw_jax.training.state import TrainState, create_state, initial_transition, seed_keys
@@ -96,7 +96,13 @@ def resolve(config: ConfigDict) -> Run:
         raise ConfigError(f"config.dataset={config.dataset}: no memory for it: {error}") from None
     model = _make_model(config, run_data, num_classes)
     optimizer = make_optimizer(config)
-    inner = make_inner(config) if config.method == "l2rw" else None
+    params, _ = jax.eval_shape(model.init, jax.random.key(0))
+    check_optimizer("config.optimizer", config.optimizer, optimizer, params)
+    inner = make_inner(config)
+    if inner is not None:
+        check_optimizer("config.inner", config.inner, inner, params)
+    if config.method != "l2rw":  # whose alone it is
+        inner = None
     method = _make_method(config, model, inner)
     batches = make_batches(config, balanced=method.balanced)
     num_steps = steps_per_call(config)

@@ -24,7 +24,9 @@ from l2rw_jax.training.config import flatten
 from l2rw_jax.training.errors import ConfigError, Ended, RunError
 
 CONFIG, METRICS, RESULT, ENDED = "config.json", "metrics.jsonl", "result.json", "ended.json"
-WEIGHTS, CHECKPOINTS = "weights.npz", "checkpoints"
+WEIGHTS, CHECKPOINTS, TENSORBOARD = "weights.npz", "checkpoints", "tensorboard"
+
+_RESULT = {"method": str, "test_accuracy": float | list}  # of replicas, lists
 
 StrPath = str | os.PathLike[str]
 
@@ -54,16 +56,17 @@ def check_workdir(workdir: StrPath, config: ConfigDict) -> dict[str, Any] | None
       RunError: its result cannot be read.
     """
     workdir = as_folder(workdir)
-    files, folders = (CONFIG, METRICS, RESULT, ENDED, WEIGHTS), (CHECKPOINTS,)
+    files, folders = (CONFIG, METRICS, RESULT, ENDED, WEIGHTS), (CHECKPOINTS, TENSORBOARD)
     with _readable(workdir):
         if workdir.exists() and not workdir.is_dir():
             raise ConfigError(f"workdir: {workdir} is a file; takes a folder.")
         found = {name: workdir / name for name in files + folders if (workdir / name).exists()}
         for name, path in found.items():
-            if path.is_dir() != (name in folders):
-                kind = "folder" if path.is_dir() else "file"
+            if not (path.is_dir() if name in folders else path.is_file()):
+                kind = "folder" if name in folders else "file"
                 raise ConfigError(
-                    f"workdir: {path} is a {kind}, not a run's; take another folder, or remove it."
+                    f"workdir: {path} is no {kind}, as a run's is; take another folder, or remove "
+                    "it."
                 )
     if CONFIG not in found:
         if found:
@@ -88,19 +91,21 @@ def check_workdir(workdir: StrPath, config: ConfigDict) -> dict[str, Any] | None
             )
     if ENDED in found:
         try:
-            reason = _read_json(workdir / ENDED, "reason")["reason"]
+            reason = _read_json(workdir / ENDED, reason=str)["reason"]
         except RunError:
             reason = f"{workdir / ENDED} cannot be read."
         raise Ended(f"{reason} That run has ended; remove {workdir} to start it anew.")
-    return _read_json(workdir / RESULT, "method", "test_accuracy") if RESULT in found else None
+    return _read_json(workdir / RESULT, **_RESULT) if RESULT in found else None
 
 
-def _read_json(path: Path, *keys: str) -> dict[str, Any]:
+def _read_json(path: Path, **kinds: Any) -> dict[str, Any]:
     try:
         value = json.loads(path.read_bytes())
-        if isinstance(value, dict) and value.keys() >= set(keys):
-            return value
-        reason = "no JSON object" if not isinstance(value, dict) else f"it has no {keys[0]}"
+        if isinstance(value, dict):
+            missing = [key for key, kind in kinds.items() if not isinstance(value.get(key), kind)]
+            if not missing:
+                return value
+        reason = f"its {missing[0]} is none" if isinstance(value, dict) else "no JSON object"
     except (ValueError, RecursionError):
         reason = "no JSON"
     except OSError as error:
@@ -139,20 +144,21 @@ def _readable(path: Path) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _written(path: Path) -> Iterator[None]:
+def written(path: Path) -> Iterator[None]:
+    """What the file system refuses is a ``RunError``."""
     try:
         yield
     except OSError as error:
         raise RunError(
-            f"workdir: {path} cannot be written: {error.strerror or error}; earlier checkpoints "
-            "are kept, and the same command goes on from them."
+            f"workdir: {path} cannot be written: {error.strerror or error}; what was saved before "
+            "is kept, and the same command goes on from there."
         ) from error
 
 
 def append_metrics(workdir: StrPath, line: dict[str, Any]) -> None:
     """Adds one line to metrics.jsonl."""
     path = Path(workdir, METRICS)
-    with _written(path), path.open("a") as file:
+    with written(path), path.open("a") as file:
         file.write(json.dumps(to_json(line)) + "\n")
 
 
@@ -181,7 +187,7 @@ def keep_metrics(workdir: StrPath, step: int) -> None:
     path = Path(workdir, METRICS)
     kept = [line for line in read_metrics(workdir) if line["step"] <= step] if step else []
     temporary = Path(f"{path}.tmp")
-    with _written(path):
+    with written(path):
         temporary.write_text("".join(json.dumps(line) + "\n" for line in kept))
         os.replace(temporary, path)
 
@@ -191,7 +197,7 @@ def write_weights(
 ) -> None:
     """Writes what each training example weighed, ``[n]`` each, to weights.npz."""
     path = Path(workdir, WEIGHTS)
-    with _written(path):
+    with written(path):
         np.savez(path, mean_weight=mean_weights, count=weight_counts, corrupted=corrupted)
 
 
@@ -204,7 +210,10 @@ def read_weights(workdir: StrPath) -> dict[str, np.ndarray]:
     path = Path(workdir, WEIGHTS)
     try:
         with np.load(path) as arrays:
-            return {name: arrays[name] for name in ("mean_weight", "count", "corrupted")}
+            weights = {name: arrays[name] for name in ("mean_weight", "count", "corrupted")}
+        if len({array.shape for array in weights.values()}) > 1:
+            raise ValueError("its arrays are of unlike lengths")
+        return weights
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error) as error:
         reason = str(error).partition("\n")[0]
         raise RunError(
@@ -215,9 +224,12 @@ def read_weights(workdir: StrPath) -> dict[str, np.ndarray]:
 def write_json(path: StrPath, value: Any) -> None:
     """Writes ``value`` as JSON, whole or not at all."""
     temporary = Path(f"{path}.tmp")
-    with _written(Path(path)):
-        temporary.write_text(json.dumps(to_json(value), indent=2) + "\n")
-        os.replace(temporary, path)
+    try:
+        with written(Path(path)):
+            temporary.write_text(json.dumps(to_json(value), indent=2) + "\n")
+            os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
 
 
 def to_json(value: Any) -> Any:

@@ -70,7 +70,12 @@ def _delete_checksum(folder):
     (folder / "about/metadata").unlink()
 
 
-TEARS = [_delete, _truncate, _flip, _delete_metadata, _delete_checksum]
+def _edit_notes(folder):
+    path = folder / "about/metadata"
+    path.write_text(path.read_text().replace('"of": 20', '"of": 21'))
+
+
+TEARS = [_edit_notes, _delete, _truncate, _flip, _delete_metadata, _delete_checksum]
 
 
 def test_the_newest_comes_back_and_the_oldest_go(tmp_path):

@@ -20,14 +20,16 @@ import pytest
 from l2rw_jax import losses, methods
 from l2rw_jax.training import (
     ConfigError,
+    Ended,
     RunError,
     default_config,
     loop,
     resolve,
     train_and_evaluate,
+    validate,
 )
 from l2rw_jax.training.checkpoint import open_checkpoints
-from l2rw_jax.training.workdir import locked, read_metrics
+from l2rw_jax.training.workdir import locked, read_metrics, write_json
 
 ROOT = Path(__file__).parents[2]
 # Each chunk is saved, so that a kill finds the run compiling, stepping and saving.
@@ -292,6 +294,19 @@ def test_a_full_disk_is_one_line_and_costs_nothing(small_disk, cache, stopped, w
     _assert_same(workdir, whole())
 
 
+def test_a_log_that_cannot_be_written_is_one_line(small_disk, tmp_path):
+    """Of TensorBoard's; that of a thread would wait for ever."""
+    pytest.importorskip("tensorboardX", reason="the extra `tensorboard` is not installed")
+    (tmp_path / "run").mkdir()
+    config = validate(_config(tensorboard=True))
+    write_json(tmp_path / "run/config.json", config.to_dict())
+    (tmp_path / "run/tensorboard").symlink_to(small_disk)
+    free = os.statvfs(small_disk)
+    (small_disk / "ballast").write_bytes(bytes(free.f_bavail * free.f_frsize - 8_000))
+    with pytest.raises(RunError, match=r"tensorboard cannot be written: No space left on device"):
+        train_and_evaluate(config, tmp_path / "run")
+
+
 def test_a_file_that_cannot_grow_is_one_line_and_costs_nothing(tmp_path, cache, stopped, whole):
     shutil.copytree(stopped, tmp_path, dirs_exist_ok=True)
     program = _start(tmp_path, cache)
@@ -384,6 +399,9 @@ def test_too_many_bad_steps_end_a_run_and_keep_the_last_good_state(tmp_path, mon
         with pytest.raises(RunError, match=rf"step 11: .* for 3 steps in a row .*{again}"):
             train_and_evaluate(config, tmp_path)
     assert not (tmp_path / "result.json").exists()
+    (tmp_path / "ended.json").unlink()  # its checkpoint knows
+    with pytest.raises(Ended, match=r"step 11: .* That run has ended; take another workdir"):
+        train_and_evaluate(config, tmp_path)
     after = _last_state(tmp_path)
     for name in ("params", "opt_state", "weight_sum", "weight_count"):
         jax.tree.map(np.testing.assert_array_equal, after[name], before[name])

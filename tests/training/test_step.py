@@ -12,7 +12,7 @@ from l2rw_jax.methods import get_method
 from l2rw_jax.models import Model, create_model
 from l2rw_jax.training import default_config
 from l2rw_jax.training.batches import make_batches
-from l2rw_jax.training.optimizers import make_optimizer
+from l2rw_jax.training.optimizers import make_optimizer, make_schedule
 from l2rw_jax.training.prepare import prepare
 from l2rw_jax.training.state import create_state, initial_transition, mean_weights
 from l2rw_jax.training.step import make_chunk, make_predict
@@ -122,6 +122,30 @@ def test_without_any_weight_the_metrics_are_zero_not_nan():
     _, metrics = jax.jit(make_step(config, model, optimizer))(state, run_data, KEY)
     for name in ("active_share", "effective_sample_size", "weight_corrupted"):
         assert float(metrics[name]) == 0
+
+
+@pytest.mark.parametrize(
+    ("schedule", "rates"),
+    [
+        ("", [0.1, 0.1, 0.1, 0.1]),
+        ("exponential_decay(decay_rate=0.25)", [0.1, 0.05, 0.025, 0.025]),
+        ("exponential_decay(decay_rate=1.0)", [0.1, 0.1, 0.1, 0.1]),
+        ("warmup_constant_schedule(warmup_steps=10)", [0.0, 0.05, 0.1, 0.1]),
+        ("linear_schedule(end_value=0.05)", [0.1, 0.075, 0.05, 0.05]),
+    ],
+)
+def test_a_schedule_runs_over_the_steps_and_ends_with_them(schedule, rates):
+    """Its first or highest rate is the config's; fine-tuning goes on at its last."""
+    config = default_config()
+    config.schedule, config.steps = schedule, 10
+    got = [make_schedule(config)(step) for step in (0, 5, 10, 20)]
+    np.testing.assert_allclose(got, rates, rtol=1e-6, atol=1e-9)
+
+
+def test_an_argument_that_is_optax_s_own_default_is_taken():
+    config = default_config()
+    config.optimizer = "optimistic_gradient_descent(alpha=1.0, beta=1.0)"
+    make_optimizer(config)
 
 
 def test_the_schedule_drops_tenfold_at_the_boundaries_and_clipping_bounds_the_update():

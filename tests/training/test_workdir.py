@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from l2rw_jax.training import ConfigError, RunError, default_config, train_and_evaluate
-from l2rw_jax.training.workdir import read_metrics, read_weights
+from l2rw_jax.training.workdir import read_metrics, read_weights, write_json
 
 
 def _config(**fields):
@@ -104,14 +104,36 @@ def test_a_damaged_config_is_one_line(run, content):
 def test_a_folder_in_the_place_of_a_file_is_named(run, name):
     (run / name).unlink()
     (run / name).mkdir()
-    with pytest.raises(ConfigError, match=rf"{name} is a folder, not a run's; take another"):
+    with pytest.raises(ConfigError, match=rf"{name} is no file, as a run's is; take another"):
         train_and_evaluate(_config(), run)
 
 
-def test_a_file_in_the_place_of_the_checkpoints_is_named(tmp_path):
-    (tmp_path / "checkpoints").write_text("")
-    with pytest.raises(ConfigError, match=r"checkpoints is a file, not a run's; take another"):
+@pytest.mark.parametrize("name", ["checkpoints", "tensorboard"])
+def test_a_file_in_the_place_of_a_folder_is_named(name, tmp_path):
+    (tmp_path / name).write_text("")
+    with pytest.raises(ConfigError, match=rf"{name} is no folder, as a run's is; take another"):
         train_and_evaluate(_config(), tmp_path)
+
+
+def test_a_device_in_the_place_of_a_file_is_named(run):
+    (run / "metrics.jsonl").unlink()
+    (run / "metrics.jsonl").symlink_to("/dev/full")
+    with pytest.raises(ConfigError, match=r"metrics.jsonl is no file, as a run's is; take another"):
+        train_and_evaluate(_config(), run)
+
+
+def test_a_result_of_other_types_is_one_line(run):
+    for content in ('{"method": 3, "test_accuracy": 0.5}', '{"method": "a", "test_accuracy": "b"}'):
+        (run / "result.json").write_text(content)
+        with pytest.raises(RunError, match=r"its (method|test_accuracy) is none; remove it"):
+            train_and_evaluate(_config(), run)
+
+
+def test_what_cannot_be_written_leaves_nothing_half_done(tmp_path):
+    (tmp_path / "result.json").mkdir()
+    with pytest.raises(RunError, match=r"cannot be written: Is a directory; what was saved"):
+        write_json(tmp_path / "result.json", {})
+    assert [path.name for path in tmp_path.iterdir()] == ["result.json"]
 
 
 @pytest.mark.parametrize("content", [b"", b"PK\x03\x04", b"\x93NUMPY", b"{}"])
@@ -120,6 +142,12 @@ def test_damaged_weights_are_one_line(run, content):
     with pytest.raises(RunError, match=r"weights.npz cannot be read: .*; remove ") as error:
         read_weights(run)
     assert "\n" not in str(error.value)
+
+
+def test_weights_of_unlike_lengths_are_one_line(run):
+    np.savez(run / "weights.npz", mean_weight=[1.0], count=[1, 2], corrupted=[True])
+    with pytest.raises(RunError, match=r"weights.npz cannot be read: its arrays are of unlike"):
+        read_weights(run)
 
 
 def test_weights_come_back(run):
