@@ -18,6 +18,7 @@ from ml_collections.config_flags import tuple_parser
 
 from experiments import processes
 from l2rw_jax.training import ConfigError, RunError, Stopped, default_config
+from l2rw_jax.training.checkpoint import without_tracebacks
 from l2rw_jax.training.config import check_name
 from l2rw_jax.training.workdir import flatten
 
@@ -94,10 +95,11 @@ STATUS: dict[type[BaseException], int] = {
 def run(main, *, required=("config", "workdir")):
     """Runs ``main()`` with the flags parsed; what ends it early is one line and an exit status."""
     logging.set_verbosity(logging.WARNING)  # not which accelerators JAX did not find
-    app.run(
-        lambda argv: one_line(start, main),
-        flags_parser=lambda argv: one_line(parse, argv, required),
-    )
+    with without_tracebacks():  # some writes of a checkpoint fail after the run has
+        app.run(
+            lambda argv: one_line(start, main),
+            flags_parser=lambda argv: one_line(parse, argv, required),
+        )
 
 
 def one_line(function, *args):
@@ -110,7 +112,8 @@ def one_line(function, *args):
         if not isinstance(error, Stopped):
             text = f"error: {text or 'interrupted'}"
         print(text, file=sys.stderr, flush=True)
-        sys.exit(next(status for kind, status in STATUS.items() if isinstance(error, kind)))
+        status = next(status for kind, status in STATUS.items() if isinstance(error, kind))
+    sys.exit(status)  # out here, as an error keeps all alive that it came through
 
 
 def parse(argv, required):

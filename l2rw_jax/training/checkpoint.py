@@ -40,7 +40,7 @@ def open_checkpoints(workdir: Path, keep: int) -> Iterator[ocp.CheckpointManager
         cleanup_tmp_directories=True,  # of runs that were killed while they saved
     )
     folder = Path(workdir, "checkpoints").absolute()
-    with _without_tracebacks():
+    with without_tracebacks():
         with _told(folder):
             checkpoints = ocp.CheckpointManager(folder, options=options)
         try:
@@ -123,6 +123,7 @@ def _copy(x: Any) -> Any:
 @contextlib.contextmanager
 def _told(folder: Path) -> Iterator[None]:
     """What a disk refuses is a ``RunError``; anything else goes its way."""
+    reason = None
     try:
         yield
     except (OSError, ValueError) as error:  # TensorStore's errors are ValueErrors
@@ -132,29 +133,31 @@ def _told(folder: Path) -> Iterator[None]:
             reason = error.strerror
         if reason is None:
             raise
+    if reason is not None:  # out here, or the cause would keep Orbax's tasks alive
         raise RunError(
             f"{folder}: a checkpoint cannot be written ({reason}); make room and run the same "
             "command again: earlier checkpoints are kept."
-        ) from error
+        )
 
 
 @contextlib.contextmanager
-def _without_tracebacks() -> Iterator[None]:
+def without_tracebacks() -> Iterator[None]:
     """Logs no tracebacks out of Orbax: it raises the first, asyncio repeats those beside it."""
-
-    def is_news(record: standard_logging.LogRecord) -> bool:
-        frames = traceback.extract_tb(record.exc_info[2]) if record.exc_info else []
-        return not any("orbax" in frame.filename for frame in frames)
-
     loggers = [logging.get_absl_logger(), standard_logging.getLogger("asyncio")]
-    for logger in loggers:
-        logger.addFilter(is_news)
+    added = [logger for logger in loggers if _is_news not in logger.filters]
+    for logger in added:
+        logger.addFilter(_is_news)
     try:
         yield
     finally:
         gc.collect()  # asyncio tells of a task's exception when the task goes
-        for logger in loggers:
-            logger.removeFilter(is_news)
+        for logger in added:
+            logger.removeFilter(_is_news)
+
+
+def _is_news(record: standard_logging.LogRecord) -> bool:
+    frames = traceback.extract_tb(record.exc_info[2]) if record.exc_info else []
+    return not any("orbax" in frame.filename for frame in frames)
 
 
 def _restore(
