@@ -1,12 +1,15 @@
 """Settings of every test, and the fixtures of the method's."""
 
 import os
+import pathlib
 import shutil
 from typing import Any
 
 # Read when jax first asks for devices: eight virtual ones test the mapped axes anywhere.
+# Both cores have a worker: an operation of one that takes both only waits for the other.
 _flags = os.environ.get("XLA_FLAGS", "")
-os.environ["XLA_FLAGS"] = f"{_flags} --xla_force_host_platform_device_count=8".strip()
+_flags += " --xla_force_host_platform_device_count=8 --xla_cpu_multi_thread_eigen=false"
+os.environ["XLA_FLAGS"] = _flags.strip()
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 
 import hypothesis  # noqa: E402
@@ -16,6 +19,8 @@ import pytest  # noqa: E402
 # Compiling takes longer than hypothesis's deadline, and a failure should come back on a second run.
 hypothesis.settings.register_profile("repeatable", deadline=None, derandomize=True)
 hypothesis.settings.load_profile("repeatable")
+
+COSTS = ("test_cost", "test_misuse")
 
 
 def pytest_configure(config):
@@ -36,6 +41,18 @@ def pytest_configure(config):
         if name.upper() not in os.environ:
             os.environ[name.upper()] = str(value)
             jax.config.update(name, value)
+
+
+@pytest.fixture(autouse=True)
+def quick_to_compile(request):
+    """The method's own tests compile much and compute little: XLA optimises less for them.
+
+    Not for tests of what a compiled program costs, nor for training: convolutions become slow.
+    """
+    own = request.path.parent == pathlib.Path(__file__).parent and request.path.stem not in COSTS
+    jax.config.update("jax_disable_most_optimizations", own)
+    yield
+    jax.config.update("jax_disable_most_optimizations", False)
 
 
 @pytest.fixture

@@ -276,6 +276,7 @@ def test_losses_that_know_each_other_across_devices(kind, mode):
     problems.assert_close(divided(kind, make(AXIS))(*arguments), make(None)(*arguments), 1e-10)
 
 
+@pytest.mark.slow
 def test_batch_norm_of_a_residual_net_over_the_axis():
     with jax.numpy_rank_promotion("allow"):
         whole, parts = problems.residual(), problems.residual(batch_norm_axis=AXIS)

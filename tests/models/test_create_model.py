@@ -50,6 +50,7 @@ def test_bfloat16_is_near_float32():
     assert not np.array_equal(*logits)
 
 
+@pytest.mark.slow
 def test_forward_over_reverse_equals_finite_differences():
     with jax.enable_x64(True):
         model = create_model("resnet-8", num_classes=3, image_shape=SHAPE, dtype=jnp.float64)

@@ -147,7 +147,7 @@ def _assert_same(run, expected):
     jax.tree.map(np.testing.assert_array_equal, _last_state(run), _last_state(expected))
 
 
-@pytest.mark.parametrize("kills", [2, pytest.param(20, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("kills", [1, pytest.param(20, marks=pytest.mark.slow)])
 def test_a_killed_run_goes_on_bit_for_bit(tmp_path, cache, whole, kills):
     """Kills at some time in each tenth of the run: it compiles, steps, logs or saves."""
     rng, chunks = np.random.default_rng(kills), FIELDS["steps"] // FIELDS["log_every"]

@@ -84,8 +84,9 @@ def test_devices_that_share_a_batch_are_one_device(method, engine):
     _assert_equal(_train(method=method, **engine), _train(method=method))
 
 
-@pytest.mark.parametrize("engine", [JIT, *_slow(PMAP | {"batch_norm": "global"}), *_slow(FSDP)])
-@pytest.mark.parametrize("method", ["l2rw", *_slow("baseline")])
+@pytest.mark.slow
+@pytest.mark.parametrize("engine", [JIT, PMAP | {"batch_norm": "global"}, FSDP])
+@pytest.mark.parametrize("method", ["l2rw", "baseline"])
 def test_batch_normalisation_over_all_devices_is_one_device_s(method, engine):
     want = _train(method=method, model="resnet-8")
     _assert_equal(_train(method=method, model="resnet-8", **engine), want)

@@ -155,9 +155,8 @@ def test_float64(form, name):
     check(form, name, TINY[name], "float64")
 
 
-@pytest.mark.parametrize(
-    "form", [pytest.param("create_graph", marks=pytest.mark.slow), "forward_ad_shared"]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("form", ["create_graph", "forward_ad_shared"])
 def test_float32(form):
     check(form, "resnet-8", TINY["resnet-8"], "float32")
 

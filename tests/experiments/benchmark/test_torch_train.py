@@ -35,7 +35,7 @@ def tiny():
     return config
 
 
-@pytest.mark.parametrize("method", ["l2rw", pytest.param("baseline", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("method", ["baseline", pytest.param("l2rw", marks=pytest.mark.slow)])
 def test_both_frameworks_take_the_same_steps(method, tmp_path):
     config = tiny()
     config.method = method
