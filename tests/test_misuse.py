@@ -360,7 +360,7 @@ ARRAYS = {
     "clean_size": [-1, 100, 10**9, 1.5, None, NAN],
     "val_size": [-1, 100, 10**9, 1.5, None, NAN],
     "seed": [-1, 1.5, "a"],
-    "images": [np.zeros((8, 8), np.uint8), np.zeros((4, 8, 8, 1), np.float32), None],
+    "images": [np.zeros((8, 8), np.uint8), np.zeros((4, 8, 8, 1), np.int32), None],
     "pad": [-1, 1.5, None],
     "size": [-1, 9, 1.5, None],
     "scores": [np.zeros((2, 2), np.float32), np.zeros(0, np.float32), np.arange(3), np.float32(1)],

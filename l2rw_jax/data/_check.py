@@ -8,7 +8,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-_KINDS = {"uint8": np.uint8, "integers": np.integer, "numbers": np.number}
+_KINDS = {
+    "uint8 or floats": (np.uint8, np.floating),
+    "integers": (np.integer,),
+    "numbers": (np.number,),
+}
 
 
 def check_integer(argument: str, value: Any, least: int, most: int | None = None) -> int:
@@ -79,14 +83,14 @@ def check_array(argument: str, value: Any, kind: str, shape: str = "") -> None:
     Args:
         argument: its name.
         value: what came.
-        kind: "uint8", "integers" or "numbers".
+        kind: "uint8 or floats", "integers" or "numbers".
         shape: such as "[b, H, W, C]", of which the rank is checked; "" is any.
     """
     allowed = f"{kind} of shape {shape}" if shape else f"{kind} of any shape"
     fits = (
         hasattr(value, "shape")
         and hasattr(value, "dtype")
-        and jnp.issubdtype(value.dtype, _KINDS[kind])
+        and any(jnp.issubdtype(value.dtype, kind_) for kind_ in _KINDS[kind])
         and (not shape or len(value.shape) == len(shape.split(",")))
     )
     if not fits:

@@ -21,20 +21,20 @@ from l2rw_jax.data._check import (
 def augment(key: jax.Array, images: jax.Array, *, pad: int = 0, flip: bool = False) -> jax.Array:
     """Pads, crops each image at random to its old size, and mirrors each with probability 1/2.
 
-    The padding is uint8 0, black, which `to_float` maps to `low`: the authors' code too pads
+    The padding is 0, in uint8 black, which `to_float` maps to `low`: the authors' code too pads
     before it centres the pixels.
 
     Args:
         key: [] random key, as jax.random.key makes it (or [2] uint32, as jax.random.PRNGKey).
-        images: [b, H, W, C] uint8.
+        images: [b, H, W, C] uint8, or floats.
         pad: pixels of padding on each side, at least 0; 0 leaves the position alone.
         flip: whether to mirror left to right at random.
 
     Returns:
-        [b, H, W, C] uint8.
+        The same shape and dtype.
 
     Raises:
-        ValueError: key is not a random key, images are not uint8 [b, H, W, C], pad is not such an
+        ValueError: key is not a random key, images are not such an array, pad is not such an
             integer, or flip not a bool.
 
     >>> images = jnp.ones((2, 4, 4, 1), jnp.uint8)
@@ -42,7 +42,7 @@ def augment(key: jax.Array, images: jax.Array, *, pad: int = 0, flip: bool = Fal
     (2, 4, 4, 1)
     """
     check_key(key)
-    check_array("images", images, "uint8", "[b, H, W, C]")
+    check_array("images", images, "uint8 or floats", "[b, H, W, C]")
     check_bool("flip", flip)
     pad = check_integer("pad", pad, 0)
     crop_key, flip_key = jax.random.split(key)
@@ -61,10 +61,10 @@ def augment(key: jax.Array, images: jax.Array, *, pad: int = 0, flip: bool = Fal
 def to_float(
     images: jax.Array, *, low: float = 0.0, high: float = 1.0, dtype: DTypeLike = jnp.float32
 ) -> jax.Array:
-    """Maps uint8 0..255 linearly to low..high.
+    """Maps uint8 0..255 linearly to low..high; floats, such as features, stay as they are.
 
     Args:
-        images: any shape, uint8.
+        images: any shape, uint8 or floats.
         low: value of 0, finite.
         high: value of 255, finite.
         dtype: floating-point type of the result.
@@ -73,15 +73,17 @@ def to_float(
         Array of the same shape.
 
     Raises:
-        ValueError: images are not uint8, such as images already scaled; low or high is no finite
-            number; dtype is not floating.
+        ValueError: images are neither uint8 nor floats; low or high is no finite number; dtype is
+            not floating.
 
     >>> to_float(jnp.array([0, 255], jnp.uint8), low=-1.0).tolist()
     [-1.0, 1.0]
     """
-    check_array("images", images, "uint8")
+    check_array("images", images, "uint8 or floats")
     low, high = check_finite("low", low), check_finite("high", high)
     check_floating(dtype)
+    if jnp.issubdtype(images.dtype, jnp.floating):
+        return images.astype(dtype)
     # At least float32 in between: bfloat16 would round away the smaller grey levels.
     levels = images.astype(jnp.promote_types(dtype, jnp.float32))
     # Unlike low + (high - low) * levels / 255, this hits both ends under a fused multiply-add.

@@ -30,8 +30,8 @@ def stream(
     most two more; on the host at most three. Close the iterator to stop the threads.
 
     Args:
-        images: [N, H, W, C] uint8, an array or whatever else has its shape and dtype and gives
-            [b, H, W, C] when indexed with [b] rows.
+        images: [N, H, W, C] uint8 or floats, an array or whatever else has its shape and dtype and
+            gives [b, H, W, C] when indexed with [b] rows.
         rows_of: the rows of a chunk, [K, b] integers in 0..N-1, the same each time it is asked;
             called from threads.
         start: first chunk, at least 0.
@@ -45,7 +45,7 @@ def stream(
         raised where the next chunk is asked for.
 
     Raises:
-        ValueError: images are not uint8 [N, H, W, C], start, stop or num_threads is not such an
+        ValueError: images are not such an array, start, stop or num_threads is not such an
             integer, or the rows of a chunk are not such integers.
 
     >>> images = np.arange(10, dtype=np.uint8).reshape(10, 1, 1, 1)
@@ -55,7 +55,7 @@ def stream(
     """
     import grain  # slow to import
 
-    check_array("images", images, "uint8", "[N, H, W, C]")
+    check_array("images", images, "uint8 or floats", "[N, H, W, C]")
     start = check_integer("start", start, 0)
     stop = check_integer("stop", stop, start)
     if num_threads is None:

@@ -29,13 +29,13 @@ class RunData(NamedTuple):
     """The data of a run.
 
     Attributes:
-      images: all images of the training set.  # shape=(N, h, w, c), dtype=uint8
+      images: all images of the training set, uint8; or features, floats of shape (N, 1, 1, d).
       train: what is trained on, labels corrupted.
       corrupted: whether a training label was changed.  # shape=(n,), dtype=bool
       confusion: how many training examples of each class have which label.  # shape=(K, K)
       clean: the trusted examples.
       val: the hyper-validation set, corrupted like the training set.
-      test_images: images of the test set.  # shape=(M, h, w, c), dtype=uint8
+      test_images: images of the test set.  # shape=(M, h, w, c), as images
       test_labels: their labels.  # shape=(M,), dtype=int32
     """
 

@@ -75,11 +75,13 @@ class Run(NamedTuple):
     key: jax.Array
 
 
-def resolve(config: ConfigDict) -> Run:
+def resolve(config: ConfigDict, prepared: tuple[RunData, int] | None = None) -> Run:
     """Makes all that a run needs, without writing or training anything.
 
     Args:
       config: some or all fields of ``default_config``.
+      prepared: the data and the number of classes, as ``prepare_replicas`` returns them; None: as
+        the config says.
 
     Raises:
       ConfigError: the run cannot be as asked for.
@@ -91,7 +93,7 @@ def resolve(config: ConfigDict) -> Run:
         except ImportError as error:
             raise ConfigError(f"config.tensorboard=True: {error}") from None
     try:
-        run_data, num_classes = prepare_replicas(config)
+        run_data, num_classes = prepared or prepare_replicas(config)
     except MemoryError as error:
         raise ConfigError(f"config.dataset={config.dataset}: no memory for it: {error}") from None
     model = _make_model(config, run_data, num_classes)

@@ -80,6 +80,12 @@ def test_to_float_end_points_and_between(low, high, dtype):
     np.testing.assert_allclose(np.asarray(out, np.float64), expected, atol=4 * jnp.finfo(dtype).eps)
 
 
+def test_floats_are_features_and_stay_as_they_are():
+    features = np.linspace(-3, 300, 12).reshape(3, 1, 1, 4)
+    np.testing.assert_allclose(to_float(features, low=-1.0), features, rtol=1e-6)
+    np.testing.assert_array_equal(augment(KEY, features.astype(np.float16)), features.astype("e"))
+
+
 def test_sample_is_uniform_with_replacement():
     drawn = np.asarray(sample(KEY, 10, 10_000))
     assert drawn.dtype == np.int32

@@ -102,12 +102,12 @@ def test_a_bad_argument_is_refused_by_name(function, argument, value):
         (
             data.augment,
             {"images": IMAGES[0]},
-            "images is uint8 [4, 4, 1]: give uint8 of shape [b, H, W, C]",
+            "images is uint8 [4, 4, 1]: give uint8 or floats of shape [b, H, W, C]",
         ),
         (
             data.to_float,
-            {"images": np.zeros(3)},
-            "images is float64 [3]: give uint8 of any shape",
+            {"images": np.zeros(3, int)},
+            "images is int64 [3]: give uint8 or floats of any shape",
         ),
         (data.uniform_flip, {"labels": []}, "labels is float64 [0]: give integers of shape [n]"),
         (
@@ -154,8 +154,8 @@ def test_under_jit_shapes_and_dtypes_are_checked_and_values_are_not():
     assert draw(KEY, LABELS, COUNTS + 1, size=3).shape == (3,)
     with pytest.raises(ValueError, match=r"^labels is float32 \[8\]: give integers of shape"):
         draw(KEY, LABELS.astype(np.float32), COUNTS, size=3)
-    with pytest.raises(ValueError, match=r"^images is float32 \[2, 4, 4, 1\]: give uint8"):
-        jax.jit(data.augment)(KEY, IMAGES.astype(np.float32))
+    with pytest.raises(ValueError, match=r"^images is int32 \[2, 4, 4, 1\]: give uint8"):
+        jax.jit(data.augment)(KEY, IMAGES.astype(np.int32))
     with pytest.raises(ValueError, match=r"^size is int32 \[\]: give an integer in 0"):
         jax.jit(data.sample, static_argnames="n")(KEY, n=3, size=4)
 

@@ -145,8 +145,8 @@ def test_an_error_of_a_callback_is_raised(where):
         ({"stop": 2.0}, "stop is 2.0: give an integer of at least 0"),
         ({"num_threads": 0}, "num_threads is 0: give an integer of at least 1"),
         (
-            {"images": np.zeros((3, 2, 2, 1))},
-            "images is float64 [3, 2, 2, 1]: give uint8 of shape [N, H, W, C]",
+            {"images": np.zeros((3, 2, 2, 1), int)},
+            "images is int64 [3, 2, 2, 1]: give uint8 or floats of shape [N, H, W, C]",
         ),
         (
             {"rows_of": lambda chunk: [chunk]},
