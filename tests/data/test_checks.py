@@ -55,7 +55,7 @@ BAD = {
     "balanced": [1, "no", None],
     "lazy": [1, "no", None],
     "key": [0, None, "key", jax.random.split(KEY), np.zeros(2), jnp.zeros((), jnp.uint32)],
-    "images": [IMAGES.astype(np.float32), IMAGES.astype(np.int8), IMAGES.tolist(), None],
+    "images": [IMAGES.astype(np.int32), IMAGES.astype(np.int8), IMAGES.tolist(), None],
     "low": [float("nan"), float("inf"), "0", None],
     "high": [float("nan"), float("inf"), "0", None],
     "dtype": ["int8", "float23", None, 5],
