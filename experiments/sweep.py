@@ -146,7 +146,9 @@ def ended_row(result, keys, table):
 def plot(finished, field, config, workdir):
     """Draws the figures of the finished runs, ``{folder: result}``."""
     title = f"{config.dataset}, {config.model}"
-    if config.noise.kind != "none" and field != "noise.ratio":
+    if config.noise.kind == "given":
+        title += f", {config.noise.column}"
+    elif config.noise.kind != "none" and field != "noise.ratio":
         title += f", {config.noise.kind} noise {config.noise.ratio:.0%}"
     if field:
         points: dict = {}

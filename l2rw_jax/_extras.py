@@ -3,6 +3,7 @@
 import importlib.util
 
 TRAIN = (
+    "PIL",
     "absl",
     "flax",
     "grain",

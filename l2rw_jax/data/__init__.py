@@ -6,7 +6,7 @@ sampling are JAX functions of a key, made to run inside the compiled training st
 
 from l2rw_jax import _extras
 
-_extras.require("train", "absl", "grain", "sklearn", "tensorflow_datasets")
+_extras.require("train", "PIL", "absl", "grain", "sklearn", "tensorflow_datasets")
 
 from l2rw_jax.data._records import ReadError
 from l2rw_jax.data.augment import (

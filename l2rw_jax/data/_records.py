@@ -21,8 +21,8 @@ class Records:
 
     Args:
         name: what the images are called in errors.
-        source: N examples, dicts of an encoded "image" and a "label"; `source.__getitems__(rows)`
-            reads a list of them.
+        source: N examples, dicts of an encoded "image" and integers such as a "label";
+            `source.__getitems__(rows)` reads a list of them.
         decode: from an encoded image to [H, W, C] uint8.
         shape: [H, W, C].
         file_of: the name of the file that a row lies in, for errors.
@@ -39,7 +39,7 @@ class Records:
         file_of: Callable[[int], str],
     ):
         self.shape = (len(source), *shape)
-        self._name, self._source, self._decode, self._file_of = name, source, decode, file_of
+        self.name, self._source, self._decode, self._file_of = name, source, decode, file_of
         self._all = np.arange(len(source))
 
     def __len__(self) -> int:
@@ -50,10 +50,10 @@ class Records:
         images = self._read(rows.ravel(), self._image)
         return np.array(images, np.uint8).reshape(rows.shape + self.shape[1:])
 
-    def labels(self) -> np.ndarray:
-        """Returns all labels, [N] int32, without decoding an image."""
+    def labels(self, key: str = "label") -> np.ndarray:
+        """Returns each example's value of an integer key, [N] int32, without decoding an image."""
         blocks = (self._all[start : start + 1000] for start in range(0, len(self), 1000))
-        labels = (self._read(block, lambda example: int(example["label"])) for block in blocks)
+        labels = (self._read(block, lambda example: int(example[key])) for block in blocks)
         return np.array([label for block in labels for label in block], np.int32)
 
     def _image(self, example: Any) -> np.ndarray:
@@ -76,6 +76,6 @@ class Records:
             return take(example)
         except Exception as error:  # whatever a file system or a decoder finds wrong
             raise ReadError(
-                f"{self._name}: image {row} in {self._file_of(row)} cannot be read: "
+                f"{self.name}: image {row} in {self._file_of(row)} cannot be read: "
                 f"{reason(error)}; restore that file"
             ) from error

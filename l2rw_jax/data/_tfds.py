@@ -22,8 +22,12 @@ _REMEDY = "prepare the set again, by `tfds build` with --overwrite"
 
 
 def read_tfds(
-    name: str, data_dir: str | os.PathLike[str] | None, cache: Path, lazy: bool
-) -> tuple[str, Any, np.ndarray, np.ndarray, np.ndarray, int]:
+    name: str,
+    data_dir: str | os.PathLike[str] | None,
+    cache: Path,
+    lazy: bool,
+    column: str | None = None,
+) -> tuple[str, Any, np.ndarray, np.ndarray, np.ndarray, int, np.ndarray | None]:
     """Reads a prepared set; arguments, results and errors are those of `load`.
 
     Args:
@@ -31,25 +35,28 @@ def read_tfds(
         data_dir: where TFDS sets lie; None is TFDS's own default.
         cache: where decoded arrays are kept.
         lazy: decode training images each time they are indexed.
+        column: feature that holds second labels of the training set; None is none.
 
     Returns:
-        version, train_images, train_labels, test_images, test_labels, num_classes.
+        version, train_images, train_labels, test_images, test_labels, num_classes, given_labels or
+        None.
     """
     from tensorflow_datasets.core import constants  # slow to import
 
     root = os.path.expanduser(data_dir or constants.DATA_DIR)
     if os.path.isfile(root):
         raise NotADirectoryError(f"data_dir {root} is a file: give the folder that holds the sets")
-    builder, image, label = _open(name, root)
+    builder, image, label = _open(name, root, column)
     try:
+        given = None if column is None else _source(builder, image, "train")[0].labels(column)
         train = _read(builder, image, label, "train", cache, lazy)
         test = _read(builder, image, label, "test", cache, lazy=False)
     except NotImplementedError as error:  # another format
         raise _unprepared(name, root) from error
-    return str(builder.version), *train, *test, label.num_classes
+    return str(builder.version), *train, *test, label.num_classes, given
 
 
-def _open(name: str, root: str) -> tuple[Any, Any, Any]:
+def _open(name: str, root: str, column: str | None) -> tuple[Any, Any, Any]:
     """TFDS's builder of a set that fits, and its features "image" and "label"."""
     import tensorflow_datasets as tfds
 
@@ -84,6 +91,14 @@ def _open(name: str, root: str) -> tuple[Any, Any, Any]:
             f"data set {name!r} has {got}: give a set whose image is uint8 of one fixed shape and "
             f"whose label is a class"
         )
+    columns = [
+        key
+        for key, feature in features.items()
+        if key != "label" and feature.shape == () and np.issubdtype(feature.np_dtype, np.integer)
+    ]
+    if column is not None and column not in columns:
+        names = ", ".join(map(repr, columns)) or "none"
+        raise ValueError(f"column is {column!r}: give one that data set {name!r} has: {names}")
     if not prepared:
         raise _unprepared(name, root)
     if not {"train", "test"} <= set(info.splits):
@@ -93,10 +108,8 @@ def _open(name: str, root: str) -> tuple[Any, Any, Any]:
     return builder, image, label
 
 
-def _read(
-    builder: Any, image: Any, label: Any, part: str, cache: Path, lazy: bool
-) -> tuple[Any, np.ndarray]:
-    """Images and labels of a split, decoded or, where lazy, to be decoded."""
+def _source(builder: Any, image: Any, part: str) -> tuple[Records, str]:
+    """A split's encoded images, and the stem of its files in the cache."""
     from tensorflow_datasets import decode
 
     where = f"data set {builder.info.full_name!r}, split {part}"
@@ -115,7 +128,14 @@ def _read(
     def file_of(row: int) -> str:
         return str(split.filepaths[np.searchsorted(ends, row, side="right")])
 
-    records = Records(where, source, image.decode_example_np, image.shape, file_of)
+    return Records(where, source, image.decode_example_np, image.shape, file_of), stem
+
+
+def _read(
+    builder: Any, image: Any, label: Any, part: str, cache: Path, lazy: bool
+) -> tuple[Any, np.ndarray]:
+    """Images and labels of a split, decoded or, where lazy, to be decoded."""
+    records, stem = _source(builder, image, part)
     if lazy:
         with _quiet():
             records[:1]  # says here, not in a thread, what is wrong with all of them
@@ -124,8 +144,8 @@ def _read(
         images, labels = cached(cache, stem, functools.partial(_decode, records), records.shape)
     if not (labels.min() >= 0 and labels.max() < label.num_classes):
         raise ValueError(
-            f"{where}: its labels span {labels.min()}..{labels.max()}, but its features.json has "
-            f"{label.num_classes} classes: {_REMEDY}"
+            f"{records.name}: its labels span {labels.min()}..{labels.max()}, but its "
+            f"features.json has {label.num_classes} classes: {_REMEDY}"
         )
     return images, labels
 

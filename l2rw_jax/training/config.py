@@ -11,7 +11,7 @@ from l2rw_jax.methods import get_method
 from l2rw_jax.training.errors import ConfigError
 
 IMBALANCES = ("none", "majority", "long_tail")
-NOISES = ("none", "uniform", "background")
+NOISES = ("none", "uniform", "background", "given")
 PARALLELS = ("none", "pmap", "jit")
 BATCH_NORMS = ("auto", "device", "global")
 MODES = ("forward", "reverse", "finite_difference")
@@ -48,7 +48,7 @@ def default_config() -> ConfigDict:
     config.min_weight = 0.0  # l2rw's least score of an example, before the scores become weights
     config.seed = 0  # of initialisation, split, corruption and sampling, a stream each
 
-    config.dataset = "digits"  # or synthetic-HxWxC-K, or any TFDS image-classification set
+    config.dataset = "digits"  # or synthetic-HxWxC-K, npz:PATH, folder:PATH, or a TFDS image set
     config.data_dir = ""  # of TFDS sets; empty: $L2RW_DATA_DIR, then TFDS's own default
     config.classes = ()  # the classes to keep, relabelled 0, 1, ...; empty: all
     config.clean_size = 100  # trusted images, split from the training set
@@ -61,9 +61,10 @@ def default_config() -> ConfigDict:
     config.imbalance.share = 0.5  # majority: of the last class; long_tail: smallest over largest
     config.imbalance.total = 0  # majority: images in all
     config.noise = ConfigDict()
-    config.noise.kind = "none"  # none, uniform or background
+    config.noise.kind = "none"  # none, uniform, background or given
     config.noise.ratio = 0.0  # share of the labels (background: of the others) that are changed
     config.noise.background = 0  # background: the class that labels flip to
+    config.noise.column = ""  # given: the set's labels to train on; its own are the true ones
 
     config.model = "mlp-256-256"
     config.dropout = 0.0
@@ -204,9 +205,14 @@ def _check_ranges(config: ConfigDict) -> None:
     for field in ("dropout", "ema", "noise.ratio"):
         _require(0 <= fields[field] < 1, f"config.{field}", fields[field], "a number in [0, 1)")
     _require(config.min_weight >= 0, "config.min_weight", config.min_weight, "at least 0")
-    ratio, share = config.noise.ratio, config.imbalance.share
-    takes = "0 while config.noise.kind is none; name a kind of noise"
-    _require(config.noise.kind != "none" or ratio == 0, "config.noise.ratio", ratio, takes)
+    kind, ratio, column = config.noise.kind, config.noise.ratio, config.noise.column
+    takes = f"0 while config.noise.kind is {kind}; name another kind of noise"
+    _require(kind not in ("none", "given") or ratio == 0, "config.noise.ratio", ratio, takes)
+    takes = f"'' while config.noise.kind is {kind}; the kind that reads it is given"
+    if kind == "given":
+        takes = "the name of the data set's labels to train on, as given_labels"
+    _require((kind == "given") == bool(column), "config.noise.column", repr(column), takes)
+    share = config.imbalance.share
     _require(0 < share < 1, "config.imbalance.share", share, "a number in (0, 1)")
     size = config.clean_batch_size
     takes = f"at most the clean set's size, config.clean_size={config.clean_size}"

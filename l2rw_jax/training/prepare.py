@@ -31,7 +31,7 @@ class RunData(NamedTuple):
     Attributes:
       images: all images of the training set, uint8; or features, floats of shape (N, 1, 1, d).
       train: what is trained on, labels corrupted.
-      corrupted: whether a training label was changed.  # shape=(n,), dtype=bool
+      corrupted: whether a training label is not the true one.  # shape=(n,), dtype=bool
       confusion: how many training examples of each class have which label.  # shape=(K, K)
       clean: the trusted examples.
       val: the hyper-validation set, corrupted like the training set.
@@ -74,11 +74,30 @@ def prepare(config: ConfigDict) -> tuple[RunData, int]:
     Raises:
       ConfigError: the data cannot be loaded, or not split as the config asks.
     """
-    with _refused(f"config.dataset={config.dataset[:80]}: "):
-        dataset = data.load(config.dataset, data_dir=config.data_dir or None, lazy=config.stream)
-        num_classes = len(config.classes) or dataset.num_classes
-        chosen, labels = _select(dataset.train_labels, config.classes, dataset.num_classes)
-        test_chosen, test_labels = _select(dataset.test_labels, config.classes, dataset.num_classes)
+    source, column = f"config.dataset={config.dataset[:80]}", config.noise.column
+    if column:
+        source += f", config.noise.column={column[:80]}"
+    with _refused(f"{source}: "):
+        dataset = data.load(
+            config.dataset,
+            data_dir=config.data_dir or None,
+            lazy=config.stream,
+            column=column or None,
+        )
+        places = _places(config.classes, dataset.num_classes)
+    num_classes = len(config.classes) or dataset.num_classes
+    labels, test_labels = places[dataset.train_labels], places[dataset.test_labels]
+    given = labels if dataset.given_labels is None else places[dataset.given_labels]
+    # Of a selection of classes, an example is there if both its labels are: whoever collects these
+    # classes alone gives no other label.
+    chosen = np.flatnonzero((labels >= 0) & (given >= 0))
+    labels, given = labels[chosen], given[chosen]
+    test_chosen = np.flatnonzero(test_labels >= 0)
+    if not len(test_chosen):
+        raise ConfigError(
+            f"config.classes: got {tuple(config.classes)}, of which the test set has no example; "
+            "takes classes that it has."
+        )
     # A stream each, so that more noise, say, leaves the split as it is.
     imbalance_seed, split_seed, noise_seed, val_noise_seed = (
         int(seed) for seed in np.random.SeedSequence(config.seed).generate_state(4)
@@ -86,7 +105,7 @@ def prepare(config: ConfigDict) -> tuple[RunData, int]:
 
     with _refused("config.imbalance."):
         kept = _thin(config.imbalance, labels, num_classes, imbalance_seed)
-    chosen, labels = chosen[kept], labels[kept]
+    chosen, labels, given = chosen[kept], labels[kept], given[kept]
     with _refused("config."):
         train, clean, val = data.split(
             labels,
@@ -102,14 +121,16 @@ def prepare(config: ConfigDict) -> tuple[RunData, int]:
             "train on; takes at most as many."
         )
     with _refused("config.noise."):
-        noisy, corrupted = _corrupt(config.noise, labels[train], num_classes, noise_seed)
+        noisy, corrupted = _corrupt(
+            config.noise, labels[train], given[train], num_classes, noise_seed
+        )
     if config.clean_in_train:
         train = np.concatenate([train, clean])
         noisy = np.concatenate([noisy, labels[clean]])
         corrupted = np.concatenate([corrupted, np.zeros(len(clean), bool)])
     val_noisy = labels[val]
     if config.val_size:
-        val_noisy, _ = _corrupt(config.noise, labels[val], num_classes, val_noise_seed)
+        val_noisy, _ = _corrupt(config.noise, labels[val], given[val], num_classes, val_noise_seed)
 
     def part(index: np.ndarray, label: np.ndarray) -> Part:
         return Part(chosen[index].astype(np.int32), label.astype(np.int32))
@@ -122,7 +143,7 @@ def prepare(config: ConfigDict) -> tuple[RunData, int]:
         clean=part(clean, labels[clean]),
         val=part(val, val_noisy),
         test_images=dataset.test_images[test_chosen] if config.classes else dataset.test_images,
-        test_labels=test_labels,
+        test_labels=test_labels[test_chosen],
     )
     return run_data, num_classes
 
@@ -189,22 +210,16 @@ def _confusion(labels: np.ndarray, noisy: np.ndarray, num_classes: int) -> np.nd
     return counts
 
 
-def _select(
-    labels: np.ndarray, classes: Sequence[int], num_classes: int
-) -> tuple[np.ndarray, np.ndarray]:
-    """Indices of the examples of ``classes``, and their labels renumbered in that order."""
-    if not classes and not (labels.min() >= 0 and labels.max() < num_classes):
-        span = f"{labels.min()}..{labels.max()}"
-        raise ValueError(f"its labels span {span}: give a set labelled 0..{num_classes - 1}")
+def _places(classes: Sequence[int], num_classes: int) -> np.ndarray:
+    """The new label of each class, its place in ``classes``; -1 of the classes left out."""
     if not classes:
-        return np.arange(len(labels)), np.asarray(labels)
+        return np.arange(num_classes, dtype=np.int32)
     distinct = len(set(classes)) == len(classes) > 1
     if not distinct or not all(0 <= label < num_classes for label in classes):
         raise ValueError(f"config.classes is {classes}: give two or more of 0..{num_classes - 1}")
-    renumber = np.full(num_classes, -1, np.int32)
-    renumber[list(classes)] = np.arange(len(classes))
-    chosen = np.flatnonzero(renumber[labels] >= 0)
-    return chosen, renumber[labels[chosen]]
+    places = np.full(num_classes, -1, np.int32)
+    places[list(classes)] = np.arange(len(classes))
+    return places
 
 
 def _thin(imbalance: ConfigDict, labels: np.ndarray, num_classes: int, seed: int) -> np.ndarray:
@@ -218,7 +233,7 @@ def _thin(imbalance: ConfigDict, labels: np.ndarray, num_classes: int, seed: int
 
 
 def _corrupt(
-    noise: ConfigDict, labels: np.ndarray, num_classes: int, seed: int
+    noise: ConfigDict, labels: np.ndarray, given: np.ndarray, num_classes: int, seed: int
 ) -> tuple[np.ndarray, np.ndarray]:
     if noise.kind == "uniform":
         return data.uniform_flip(labels, noise.ratio, num_classes=num_classes, seed=seed)
@@ -230,4 +245,4 @@ def _corrupt(
             num_classes=num_classes,
             seed=seed,
         )
-    return labels, np.zeros(len(labels), bool)
+    return given, given != labels  # the data set's own second labels; without any, the true ones

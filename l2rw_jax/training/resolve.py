@@ -169,6 +169,12 @@ def steps_per_call(config: ConfigDict) -> int:
 
 def _make_model(config: ConfigDict, run_data: RunData, num_classes: int) -> Model:
     shape = run_data.images.shape[1:]
+    for field in ("pad", "flip"):
+        if config[field] and shape[:2] == (1, 1):
+            raise ConfigError(
+                f"config.{field}: got {config[field]}; takes {type(config[field])()} for features, "
+                "which cannot be cropped or mirrored."
+            )
     if config.pad > min(shape[:2]):
         raise ConfigError(
             f"config.pad: got {config.pad}; takes at most {min(shape[:2])}, the side of an image."
