@@ -9,6 +9,7 @@ from numpy.lib.npyio import NpzFile
 from l2rw_jax.data._check import describe, reason
 
 _KINDS = ("images", "features")
+_FLOATS = [np.dtype(order + kind) for order in "<>" for kind in ("f2", "f4", "f8")]
 _OWN = {f"{part}_{kind}" for part in ("train", "test") for kind in (*_KINDS, "labels")}
 _LAYOUT = (
     "give train_images [N, h, w, c] or [N, h, w] uint8, or train_features [N, d] floats, with "
@@ -91,14 +92,14 @@ def _images(name: str, array: Any) -> np.ndarray:
 
 def _features(name: str, array: Any) -> np.ndarray:
     shape = getattr(array, "shape", ())
-    dtype = getattr(array, "dtype", None)
-    if dtype not in (np.float16, np.float32, np.float64) or len(shape) != 2 or 0 in shape:
+    size = array.dtype.itemsize if getattr(array, "dtype", None) in _FLOATS else 0
+    if not size or len(shape) != 2 or 0 in shape:
         raise ValueError(
             f"{name} is {describe(array)}: give float16, float32 or float64 [N, d], of at least "
             "one feature"
         )
     with np.errstate(over="ignore"):  # what overflows is told below
-        array = array.astype(np.float16 if dtype == np.float16 else np.float32, copy=False)
+        array = array.astype(np.float16 if size == 2 else np.float32, copy=False)
     rows = np.flatnonzero(~np.isfinite(array).all(1))
     if len(rows):
         raise ValueError(

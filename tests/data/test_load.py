@@ -210,7 +210,10 @@ def test_sets_that_do_not_fit(tmp_path, name, what):
 
 
 def prepare_tiny(folder, sizes):
-    """Prepares a TFDS set whose image i is all i and has label i % 3; PNG needs no TensorFlow."""
+    """Prepares a TFDS set whose image i is all i and has label i % 3; PNG needs no TensorFlow.
+
+    Its second labels are "worse", the next class, and "votes", the number i.
+    """
 
     def png(level):
         file = io.BytesIO()
@@ -223,7 +226,9 @@ def prepare_tiny(folder, sizes):
 
         def _info(self):
             image = tfds.features.Image(shape=(4, 5, 3))
-            features = {"image": image, "label": tfds.features.ClassLabel(num_classes=3)}
+            label = tfds.features.ClassLabel(num_classes=3)
+            features = {"image": image, "label": label, "worse": label}
+            features |= {"votes": np.int64, "seconds": np.float32, "id": tfds.features.Text()}
             return tfds.core.DatasetInfo(
                 builder=self, features=tfds.features.FeaturesDict(features)
             )
@@ -233,7 +238,8 @@ def prepare_tiny(folder, sizes):
 
         def _generate_examples(self, size):
             for i in range(size):
-                yield i, {"image": png(i), "label": i % 3}
+                others = {"worse": (i + 1) % 3, "votes": i, "seconds": 0.5, "id": str(i)}
+                yield i, {"image": png(i), "label": i % 3, **others}
 
     Tiny(data_dir=folder, file_format="array_record").download_and_prepare()
 
@@ -249,7 +255,7 @@ def test_a_tfds_set(tmp_path, monkeypatch):
         levels = tiny.train_images[:, 0, 0, 0]
         np.testing.assert_array_equal(np.sort(levels), np.arange(7))
         np.testing.assert_array_equal(levels % 3, tiny.train_labels)
-        assert tiny.test_images.max() == 3
+        assert tiny.test_images.max() == 3 and tiny.given_labels is None
     assert len(list((tmp_path / "cache" / "l2rw_jax").iterdir())) == 6
 
 
@@ -274,6 +280,27 @@ def test_a_tfds_set_that_cannot_be_decoded_says_so_at_once(tmp_path, monkeypatch
     )
     with pytest.raises(ReadError, match=message):
         load("tiny", data_dir=tmp_path, cache_dir=tmp_path / "cache", lazy=True)
+
+
+@pytest.mark.parametrize("lazy", [False, True])
+def test_a_tfds_set_s_second_labels(tmp_path, prepared, lazy):
+    for _ in range(2):  # decoded, then from the cache
+        tiny = load("tiny", data_dir=prepared, cache_dir=tmp_path, lazy=lazy, column="worse")
+        np.testing.assert_array_equal(tiny.given_labels, (tiny.train_labels + 1) % 3)
+        assert tiny.given_labels.dtype == np.int32
+
+
+@pytest.mark.parametrize(
+    ("column", "message"),
+    [
+        ("seconds", "column is 'seconds': give one that data set 'tiny' has: 'worse', 'votes'"),
+        ("label", "column is 'label': give one that"),
+        ("votes", r"tiny: its given labels span 0\.\.6: give 0\.\.2, as its training labels"),
+    ],
+)
+def test_a_tfds_set_without_such_second_labels(tmp_path, prepared, column, message):
+    with pytest.raises(ValueError, match=f"^{message}"):
+        load("tiny", data_dir=prepared, cache_dir=tmp_path, column=column)
 
 
 def test_copies_prepared_differently_share_no_cache(tmp_path):

@@ -1,5 +1,6 @@
 """The programs as a user starts them: results, and one line for a mistake."""
 
+import doctest
 import importlib
 import json
 import os
@@ -31,7 +32,7 @@ def _run(program, *arguments, **environment):
 
 
 # The others have convolutions to compile, and the same way through the program.
-QUICK = ("digits",)
+QUICK = ("digits", "features")
 
 
 @pytest.mark.parametrize(
@@ -41,7 +42,7 @@ def test_every_config_s_smoke_variant_runs(name, tmp_path):
     done = _run("train", f"--config=configs/{name}.py:smoke", f"--workdir={tmp_path}")
     assert done.returncode == 0, done.stderr
     result = json.loads(done.stdout)
-    assert result["method"] == "l2rw"
+    assert result["method"] == importlib.import_module(f"configs.{name}").get_config().method
     assert 0 <= result["test_accuracy"] <= 1
 
 
@@ -51,6 +52,18 @@ def test_every_config_is_valid_and_says_its_command(name):
     assert "Command:" in module.__doc__
     validate(module.get_config())
     resolve(module.get_config("smoke"))  # all but the training
+
+
+def test_the_features_that_the_config_describes_train(tmp_path, monkeypatch):
+    """The example in its docstring makes the file that it reads."""
+    monkeypatch.chdir(tmp_path)
+    failed, tried = doctest.testmod(importlib.import_module("configs.features"))
+    assert tried and not failed
+    quick = ["--config.steps=200", "--config.boundaries=()", "--config.eval_every=200"]
+    arguments = [f"--config={ROOT}/configs/features.py", f"--workdir={tmp_path}/run", *quick]
+    done = run_program("train", [*arguments, "--config.checkpoint_every=200"])
+    assert done.status == 0, done.errors
+    assert json.loads(done.out)["noise_auroc"] > 0.9
 
 
 def test_a_sweep_reports_and_does_not_repeat_itself(tmp_path):

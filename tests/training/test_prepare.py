@@ -1,5 +1,6 @@
 """The data of a run: sizes, disjoint parts, corruption, and the seed's streams."""
 
+import jax
 import numpy as np
 import pytest
 
@@ -87,6 +88,68 @@ def test_a_long_tail_can_be_combined_with_background_noise():
     assert run_data.corrupted.sum() == round(0.4 * (true != 0).sum())
 
 
+def _with_given(path, given):
+    """Digits as an npz, with these given labels."""
+    digits = data.load("digits")
+    np.savez(
+        path,
+        train_images=digits.train_images,
+        train_labels=digits.train_labels,
+        test_images=digits.test_images,
+        test_labels=digits.test_labels,
+        crowd=given,
+    )
+    return {
+        "dataset": f"npz:{path}",
+        "noise.kind": "given",
+        "noise.ratio": 0.0,
+        "noise.column": "crowd",
+    }
+
+
+@pytest.mark.parametrize("clean_in_train", [False, True])
+def test_given_noise_is_what_made_noise_would_be(tmp_path, clean_in_train):
+    sizes = {"clean_size": 50, "val_size": 100, "clean_in_train": clean_in_train}
+    made, _ = prepare(_config(**sizes))
+    given = data.load("digits").train_labels.copy()
+    given[made.clean.index] = (given[made.clean.index] + 1) % 10  # which nothing may read
+    noisy = made.train.index[made.corrupted]
+    given[noisy] = made.train.label[made.corrupted]
+    given[made.val.index] = made.val.label
+    got, num_classes = prepare(_config(**sizes | _with_given(tmp_path / "digits.npz", given)))
+    assert num_classes == 10
+    for one, other in zip(jax.tree.leaves(got), jax.tree.leaves(made), strict=True):
+        np.testing.assert_array_equal(one, other, strict=True)
+
+
+def test_of_given_noise_a_class_is_selected_by_both_labels(tmp_path):
+    true = data.load("digits").train_labels
+    given = true.copy()
+    fours, nines = (np.flatnonzero(true == label) for label in (4, 9))
+    given[fours[:20]], given[nines[:30]], given[nines[30:40]] = 9, 4, 3
+    given[np.flatnonzero(true == 3)[:5]] = 4
+    fields = {"classes": (9, 4), "clean_size": 10, "clean_batch_size": 10, "batch_size": 20}
+    run_data, num_classes = prepare(_config(**fields | _with_given(tmp_path / "a.npz", given)))
+    assert num_classes == 2
+    kept = np.concatenate([fours, nines[:30], nines[40:]])
+    index = np.concatenate([run_data.train.index, run_data.clean.index])
+    np.testing.assert_array_equal(np.sort(index), np.sort(kept))
+    np.testing.assert_array_equal(run_data.train.label == 1, given[run_data.train.index] == 4)
+    np.testing.assert_array_equal(run_data.clean.label == 1, true[run_data.clean.index] == 4)
+    wrong = given[run_data.train.index] != true[run_data.train.index]
+    np.testing.assert_array_equal(run_data.corrupted, wrong)
+    assert run_data.confusion[0, 1] == (wrong & (run_data.train.label == 1)).sum() > 20
+
+
+def test_classes_that_the_test_set_lacks_are_refused(tmp_path):
+    images, labels = np.zeros((40, 2, 2), np.uint8), np.arange(40) % 4
+    arrays = {"train_images": images, "train_labels": labels, "test_images": images[:2]}
+    np.savez(tmp_path / "a.npz", **arrays, test_labels=labels[:2])
+    fields = {"dataset": f"npz:{tmp_path}/a.npz", "classes": (2, 3)}
+    with pytest.raises(ConfigError, match=r"^config.classes: got \(2, 3\), of which the test set"):
+        prepare(_config(**fields))
+
+
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
@@ -99,6 +162,10 @@ def test_a_long_tail_can_be_combined_with_background_noise():
         ({"classes": (4, 10)}, r"config.classes is \(4, 10\): give two or more of 0..9"),
         ({"noise.kind": "background", "noise.background": 10}, r"background is 10"),
         ({"imbalance.kind": "majority"}, r"total is 0"),
+        (
+            {"noise.kind": "given", "noise.column": "crowd"},
+            r"config.noise.column=crowd: column is 'crowd', but digits has no second labels",
+        ),
     ],
 )
 def test_what_the_data_cannot_give_is_refused(fields, message):
