@@ -3,12 +3,14 @@
 Of every field of a config there are cases by its type, so that a new field is covered by itself.
 """
 
+import pickle
 import shutil
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from PIL import Image
 from programs import run_program
 
 from experiments import sweep, train
@@ -311,6 +313,10 @@ SETS = [
     ({"imbalance.kind": "majority", "imbalance.total": 10**9}, "imbalance.total"),
     ({"imbalance.kind": "majority", "imbalance.total": 0}, "imbalance.total"),
     ({"noise.kind": "none", "noise.ratio": 0.1}, "noise.ratio"),
+    ({"noise.kind": "given", "noise.ratio": 0.1, "noise.column": "x"}, "noise.ratio"),
+    ({"noise.kind": "given"}, "noise.column"),
+    ({"noise.kind": "given", "noise.column": "x"}, "noise.column"),
+    ({"noise.kind": "uniform", "noise.ratio": 0.1, "noise.column": "x"}, "noise.column"),
     ({"clean_batch_size": 200}, "clean_batch_size"),
     ({"batch_size": 10_000}, "batch_size"),
     ({"clean_size": 10_000}, "clean_size"),
@@ -345,6 +351,180 @@ def test_a_wrong_config(values, word):
     assert len(message.splitlines()) == 1
 
 
+# Users' own data sets ------------------------------------------------------------------------
+
+LABEL = np.arange(12) % 3
+PIXELS, ROWS = np.zeros((12, 4, 4), np.uint8), np.zeros((12, 5), np.float32)
+TARGETS = {"train_labels": LABEL, "test_labels": LABEL, "given": LABEL}
+OF_IMAGES = TARGETS | {"train_images": PIXELS, "test_images": PIXELS}
+OF_FEATURES = TARGETS | {"train_features": ROWS, "test_features": ROWS}
+NPZ = [  # the set, what replaces its arrays (None: nothing), the column, a word of the message
+    *((OF_IMAGES, {key: None}, None, key) for key in OF_IMAGES if key != "given"),
+    *((OF_FEATURES, {key: None}, None, key) for key in OF_FEATURES if key != "given"),
+    (OF_IMAGES, dict.fromkeys(OF_IMAGES), None, "train_images"),
+    (OF_IMAGES, {"train_features": ROWS}, None, "both images and features"),
+    (OF_IMAGES, {"train_images": PIXELS / 255}, None, "train_images is float64 [12, 4, 4]"),
+    (OF_IMAGES, {"train_images": PIXELS.astype(int)}, None, "train_images is int64"),
+    (OF_IMAGES, {"test_images": PIXELS[0]}, None, "test_images"),
+    (OF_IMAGES, {"test_images": PIXELS[:0], "test_labels": LABEL[:0]}, None, "test_images"),
+    (OF_IMAGES, {"test_images": PIXELS[:, :3]}, None, "test_images [12, 3, 4, 1]"),
+    (OF_IMAGES, {"train_images": PIXELS[:, :0]}, None, "train_images"),
+    (OF_IMAGES, {"train_images": np.array([None])}, None, "Object arrays"),
+    (OF_IMAGES, {"train_labels": LABEL.astype(object)}, None, "Object arrays"),
+    (OF_FEATURES, {"train_features": ROWS * NAN}, None, "NaN, infinity or"),
+    (OF_FEATURES, {"test_features": ROWS + INF}, None, "12 of its 12 rows"),
+    (OF_FEATURES, {"train_features": np.float64(ROWS) + 1e300}, None, "float32 holds"),
+    (OF_FEATURES, {"train_features": ROWS.astype(int)}, None, "train_features is int64"),
+    (OF_FEATURES, {"train_features": ROWS.astype(complex)}, None, "train_features"),
+    (OF_FEATURES, {"train_features": ROWS[:, None]}, None, "train_features"),
+    (OF_FEATURES, {"train_features": ROWS[:, :0]}, None, "at least one feature"),
+    (OF_FEATURES, {"test_features": ROWS[:, 1:]}, None, "test_features [12, 1, 1, 4]"),
+    (OF_FEATURES, {"train_labels": LABEL[1:]}, None, "train_labels is int64 [11]"),
+    (OF_FEATURES, {"test_labels": LABEL[:, None]}, None, "test_labels is int64 [12, 1]"),
+    (OF_FEATURES, {"train_labels": LABEL / 1}, None, "train_labels is float64"),
+    (OF_FEATURES, {"train_labels": LABEL > 0}, None, "train_labels is bool"),
+    (OF_FEATURES, {"train_labels": LABEL.astype(str)}, None, "train_labels is <U21"),
+    (OF_FEATURES, {"train_labels": LABEL - 1}, None, "in -1..1: number"),
+    (OF_FEATURES, {"train_labels": LABEL * 0}, None, "1 classes in 0..0: number two or more"),
+    (OF_FEATURES, {"train_labels": LABEL * 2}, None, "3 classes in 0..4: number"),
+    (OF_FEATURES, {"train_labels": LABEL + 10**12}, None, "number two or more"),
+    (OF_FEATURES, {"test_labels": LABEL + 1}, None, "test labels span 1..3: give 0..2"),
+    (OF_FEATURES, {"test_labels": LABEL - 1}, None, "test labels span -1..1"),
+    (OF_FEATURES, {}, "Given", "column is 'Given'"),
+    (OF_FEATURES, {}, "train_labels", "column is 'train_labels'"),
+    (OF_FEATURES, {"given": LABEL[1:]}, "given", "given is int64 [11]"),
+    (OF_FEATURES, {"given": LABEL / 1}, "given", "given is float64"),
+    (OF_FEATURES, {"given": LABEL - 1}, "given", "given labels span -1..1: give 0..2"),
+    (OF_FEATURES, {"given": LABEL + 1}, "given", "given labels span 1..3: give 0..2"),
+    (OF_FEATURES, {"given": np.array([None])}, "given", "Object arrays"),
+]
+
+
+def _assert_not_loaded(name, column, word):
+    with pytest.raises((ValueError, OSError, data.ReadError)) as error:
+        data.load(name, column=column)
+    assert word in str(error.value)
+    config = default_config()
+    config.dataset = name
+    config.noise.kind, config.noise.column = ("given", column) if column else ("none", "")
+    with pytest.raises(ConfigError, match=r"^config.dataset=") as error:
+        resolve(config)
+    assert word in str(error.value)
+    assert len(str(error.value).splitlines()) == 1
+
+
+@pytest.mark.parametrize(("arrays", "others", "column", "word"), NPZ)
+def test_a_wrong_npz(arrays, others, column, word, tmp_path):
+    kept = {key: array for key, array in (arrays | others).items() if array is not None}
+    np.savez(tmp_path / "own.npz", **kept)
+    _assert_not_loaded(f"npz:{tmp_path}/own.npz", column, word)
+
+
+DAMAGED = {
+    "empty": lambda path: path.write_bytes(b""),
+    "text": lambda path: path.write_text("a,b\n1,2\n"),
+    "pickle": lambda path: path.write_bytes(pickle.dumps(OF_IMAGES)),
+    "npy": lambda path: np.save(path.open("wb"), PIXELS),
+    "cut": lambda path: path.write_bytes(path.read_bytes()[:-30]),
+    "flipped": lambda path: path.write_bytes(path.read_bytes().replace(b"<i8", b"<i4", 1)),
+    "a folder": lambda path: path.unlink() or path.mkdir(),
+    "gone": lambda path: path.unlink(),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGED)
+def test_a_damaged_npz(damage, tmp_path):
+    path = tmp_path / "own.npz"
+    np.savez(path, **OF_IMAGES)
+    DAMAGED[damage](path)
+    _assert_not_loaded(f"npz:{path}", None, f"{path} cannot be read")
+
+
+@pytest.mark.parametrize(
+    "name", ["npz:", "folder:", "npz:a\nb", "folder:a\0b", "npy:a.npy", "csv:"]
+)
+def test_no_own_data_set(name):
+    with pytest.raises(ValueError, match=r"^name ") as error:
+        data.load(name)
+    assert len(str(error.value).splitlines()) == 1
+
+
+def _write(name, content):
+    def write(root):
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_bytes(content)
+
+    return write
+
+
+def _picture(name, size=(4, 4), mode="L"):
+    def write(root):
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        Image.new(mode, size).save(root / name)
+
+    return write
+
+
+def _remove(name):
+    return lambda root: shutil.rmtree(root / name)
+
+
+def _table(text):
+    return _write("given.csv", text.encode())
+
+
+TABLE = "file,label\na/0.png,a\na/1.png,b\nb/0.png,b\nb/1.png,b\n"
+FOLDERS = [  # what is changed, the column, a word of the message
+    (_remove("train"), None, "has no folder 'train': give a folder with train/CLASS/*.png"),
+    (_remove("test"), None, "has no folder 'test': give a folder with train/CLASS/*.png"),
+    (_remove("."), None, "has no folder 'train'"),
+    (lambda root: _remove("train")(root) or _write("train", b"")(root), None, "no folder 'train'"),
+    (lambda root: _remove("test/a")(root) or _remove("test/b")(root), None, "test has no images"),
+    (
+        lambda root: _remove("train/a")(root) or _remove("train/b")(root),
+        None,
+        "train has no images",
+    ),
+    (_remove("train/b"), None, "test/b is no class of train: the classes are 'a'"),
+    (lambda root: (root / "train/c").mkdir(), None, "train/c is empty"),
+    (_picture("test/c/0.png"), None, "test/c is no class of train"),
+    (lambda root: _remove("train/b")(root) or _remove("test/b")(root), None, "two or more classes"),
+    (_picture("train/a/0.png", (4, 5)), None, "a/1.png is 4x4 pixels, "),
+    (_picture("test/b/0.png", (5, 4)), None, "test/b/0.png is 5x4 pixels, "),
+    (_picture("train/a/0.png", mode="I;16"), None, "a/0.png has more than 8 bits"),
+    (_picture("train/a/0.tiff", mode="F"), None, "a/0.tiff has more than 8 bits"),
+    (_write("train/a/notes.txt", b"abc"), None, "a/notes.txt cannot be read as an image"),
+    (_write("test/b/0.png", b""), None, "test/b/0.png cannot be read as an image"),
+    (_picture("train/a/more/0.png"), None, "train/a/more cannot be read as an image"),
+    (_remove("test/a"), "crowd", "column is 'crowd': give the name of a .csv in"),
+    (_table(TABLE), "../given", "column is '../given': give the name of a .csv in"),
+    (_table(""), "given", "has columns []: give file,label"),
+    (_table("image,label\na/0.png,a\n"), "given", "has columns ['image', 'label']: give"),
+    (_table("file,label\n"), "given", "has no row for 'a/0.png'"),
+    (_table(TABLE[:-10]), "given", "has no row for 'b/1.png'"),
+    (_table(TABLE + "a/0.png,a\n"), "given", "names 'a/0.png' twice"),
+    (_table(TABLE + "a/9.png,a\n"), "given", "names 'a/9.png', which is not in"),
+    (
+        _table(TABLE.replace("0.png,a", "0.png,c")),
+        "given",
+        "labels 'a/0.png' as 'c': give 'a', 'b'",
+    ),
+    (_table(TABLE.replace("0.png,a", "0.png")), "given", "labels 'a/0.png' as ''"),
+    (_table(TABLE + '"'), "given", "given.csv cannot be read"),
+    (_write("given.csv", b"file,label\n\xff,a\n"), "given", "given.csv cannot be read"),
+    (lambda root: (root / "given.csv").mkdir(), "given", "given.csv cannot be read"),
+]
+
+
+@pytest.mark.parametrize(("change", "column", "word"), FOLDERS)
+def test_a_wrong_folder(change, column, word, tmp_path):
+    root = tmp_path / "own"
+    for name in ("train/a/0", "train/a/1", "train/b/0", "train/b/1", "test/a/0", "test/b/0"):
+        _picture(f"{name}.png")(root)
+    change(root)
+    _assert_not_loaded(f"folder:{root}", column, word)
+
+
 # Arrays --------------------------------------------------------------------------------------
 
 LABELS = np.arange(100, dtype=np.int32) % 5
@@ -369,6 +549,7 @@ ARRAYS = {
     "num_groups": [0, -1, 1.5],
     "axis_name": ["nowhere"],
     "name": ["", "L2RW", "mpl-16", "mlp-0", "digitsx", "/", None, 3],
+    "column": ["x", "", 3, True],
     "dtype": ["float8", "int32", None, "x"],
     "dropout": [-0.1, 1.0, NAN],
     "image_shape": [(8, 8), (0, 8, 1), (8, 8, 1, 1)],
@@ -383,7 +564,7 @@ CALLS = [
     (data.augment, {"key": jax.random.key(0), "images": IMAGES, "pad": 1}),
     (data.to_float, {"images": IMAGES}),
     (data.sample_without_replacement, {"key": jax.random.key(0), "n": 8, "size": 4}),
-    (data.load, {"name": "digits"}),
+    (data.load, {"name": "digits", "column": None}),
     (get_method, {"name": "l2rw"}),
     (
         example_weights,

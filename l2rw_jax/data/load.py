@@ -73,8 +73,11 @@ def load(
     ((1437, 8, 8, 1), (360, 8, 8, 1), 10)
     """
     kind, _, path = name.partition(":") if isinstance(name, str) else ("", "", "")
-    own = kind in ("npz", "folder") and path.isprintable() and bool(path)
-    if not own and (not isinstance(name, str) or not re.fullmatch("[!-~]{1,200}", name)):
+    if kind in ("npz", "folder"):
+        fits = bool(path) and path.isprintable()
+    else:
+        fits = isinstance(name, str) and bool(re.fullmatch("[!-~]{1,200}", name))
+    if not fits:
         raise ValueError(
             f"name is {describe(name)}: give 'digits', 'synthetic-HxWxC-K', 'npz:PATH', "
             "'folder:PATH' or a TFDS set's name"

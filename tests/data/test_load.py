@@ -319,7 +319,7 @@ def prepared(tmp_path_factory):
 
 def flip(file):
     content = bytearray(file.read_bytes())
-    content[300] ^= 0xFF  # within the second of the records
+    content[400] ^= 0xFF  # within the second of the records
     file.write_bytes(content)
 
 

@@ -166,6 +166,11 @@ MISTAKES = {
             "tfds build cifar100 --file_format=array_record",
         ),
         (["--config=configs/digits.py", "config.steps=20"], "write --config.steps=20"),
+        (
+            ["--config=configs/features.py"],
+            "config.noise.column=given_labels: features.npz cannot be read (No such file",
+        ),
+        (["--config=configs/cifar10n.py"], "tfds build cifar10_n --file_format=array_record"),
     ],
     "sweep": [
         (["--config=configs/digits.py", "--methods=baseline,l2wr"], "config.method: got 'l2wr'"),
