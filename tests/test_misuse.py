@@ -420,6 +420,10 @@ def test_a_wrong_npz(arrays, others, column, word, tmp_path):
     _assert_not_loaded(f"npz:{tmp_path}/own.npz", column, word)
 
 
+def test_an_npz_of_an_unknown_user():
+    _assert_not_loaded("npz:~nobody.of.that.name/own.npz", None, "cannot be read")
+
+
 DAMAGED = {
     "empty": lambda path: path.write_bytes(b""),
     "text": lambda path: path.write_text("a,b\n1,2\n"),
@@ -495,6 +499,8 @@ FOLDERS = [  # what is changed, the column, a word of the message
     (_picture("train/a/0.tiff", mode="F"), None, "a/0.tiff has more than 8 bits"),
     (_write("train/a/notes.txt", b"abc"), None, "a/notes.txt cannot be read as an image"),
     (_write("test/b/0.png", b""), None, "test/b/0.png cannot be read as an image"),
+    (_picture("train/a\nb/0.png"), None, r"own/train has 'a\nb': give it a name"),
+    (_picture("test/a/\udcff.png"), None, r"own/test/a has '\udcff.png': give it a name"),
     (_picture("train/a/more/0.png"), None, "train/a/more cannot be read as an image"),
     (_remove("test/a"), "crowd", "column is 'crowd': give the name of a .csv in"),
     (_table(TABLE), "../given", "column is '../given': give the name of a .csv in"),

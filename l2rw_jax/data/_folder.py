@@ -42,62 +42,73 @@ def read_folder(
     for part in ("train", "test"):
         if not (root / part).is_dir():
             raise FileNotFoundError(f"{root} has no folder {part!r}: {_LAYOUT}")
-    classes = sorted(path.name for path in _shown(root / "train") if path.is_dir())
+    folders = [path.name for path in _shown(root / "train") if path.is_dir()]
+    classes = {name: label for label, name in enumerate(folders)}
     train, test = (_list(root / part, classes) for part in ("train", "test"))
     shape, mode = _form([*train.files, *test.files])
     given = None if column is None else _given(root, column, train.files, classes)
     train_images = _records(root / "train", train, shape, mode)
     test_images = _records(root / "test", test, shape, mode)
     return (
-        train_images if lazy else train_images[:],
+        train_images if lazy else train_images.images(),
         train_images.labels(),
-        test_images[:],
+        test_images.images(),
         test_images.labels(),
         given,
     )
 
 
 def _shown(folder: Path) -> list[Path]:
-    return sorted(path for path in folder.iterdir() if not path.name.startswith("."))
+    """The files and folders of a folder, sorted, without hidden ones."""
+    paths = sorted(path for path in folder.iterdir() if not path.name.startswith("."))
+    for path in paths:
+        if not path.name.isprintable():
+            raise ValueError(f"{folder} has {path.name!r}: give it a name of printable letters")
+    return paths
 
 
-def _list(part: Path, classes: Sequence[str]) -> _Files:
+def _list(part: Path, classes: dict[str, int]) -> _Files:
     """The files of train or test, class by class."""
     folders = [path for path in _shown(part) if path.is_dir()]
     if strange := [path for path in folders if path.name not in classes]:
         raise ValueError(f"{strange[0]} is no class of train: the classes are {_names(classes)}")
-    files = [(path, classes.index(folder.name)) for folder in folders for path in _shown(folder)]
+    files = [(path, classes[folder.name]) for folder in folders for path in _shown(folder)]
     if not files:
         raise ValueError(f"{part} has no images: {_LAYOUT}")
-    if part.name == "train" and (empty := set(range(len(classes))) - {label for _, label in files}):
-        raise ValueError(f"{part / classes[min(empty)]} is empty: add images or remove that class")
+    full = {path.parent for path, _ in files}
+    if part.name == "train" and (empty := [path for path in folders if path not in full]):
+        raise ValueError(f"{empty[0]} is empty: add images or remove that class")
     return _Files(*zip(*files, strict=True))
 
 
 def _form(files: Sequence[Path]) -> tuple[tuple[int, int, int], str]:
     """The shape [h, w, c] of all images, and Pillow's mode: L if all are grey, else RGB."""
-    from PIL import Image
-
-    grey, size = True, None
+    size, _ = _header(files[0])
+    grey = True
     for path in files:
-        try:
-            with Image.open(path) as image:  # reads the header alone
-                found, mode = image.size, image.mode
-        except Exception as error:  # whatever a file system or a decoder finds wrong
-            raise ReadError(
-                f"{path} cannot be read as an image ({reason(error)}): restore or remove it"
-            ) from error
-        if mode.startswith(("I", "F")):
-            raise ValueError(f"{path} has more than 8 bits a pixel: save all images with 8 bits")
-        size = size or found
+        found, mode = _header(path)
         if found != size:
             raise ValueError(
                 f"{path} is {found[0]}x{found[1]} pixels, {files[0]} is {size[0]}x{size[1]}: "
                 "resize all images to one size"
             )
+        if mode.startswith(("I", "F")):
+            raise ValueError(f"{path} has more than 8 bits a pixel: save all images with 8 bits")
         grey = grey and mode in ("1", "L")
-    assert size is not None
     return (size[1], size[0], 1 if grey else 3), "L" if grey else "RGB"
+
+
+def _header(path: Path) -> tuple[tuple[int, int], str]:
+    """Width and height of an image, and its mode."""
+    from PIL import Image
+
+    try:
+        with Image.open(path) as image:
+            return image.size, image.mode
+    except Exception as error:  # whatever a file system or a decoder finds wrong
+        raise ReadError(
+            f"{path} cannot be read as an image ({reason(error)}): restore or remove it"
+        ) from error
 
 
 def _records(part: Path, files: _Files, shape: tuple[int, int, int], mode: str) -> Records:
@@ -110,7 +121,7 @@ def _records(part: Path, files: _Files, shape: tuple[int, int, int], mode: str) 
     return Records(f"folder {part}", files, decode, shape, lambda row: str(files.files[row]))
 
 
-def _given(root: Path, column: str, files: Sequence[Path], classes: Sequence[str]) -> np.ndarray:
+def _given(root: Path, column: str, files: Sequence[Path], classes: dict[str, int]) -> np.ndarray:
     """The second labels of the training files, by root/column.csv."""
     columns = sorted(path.stem for path in root.glob("*.csv"))
     if column not in columns:
@@ -135,7 +146,7 @@ def _given(root: Path, column: str, files: Sequence[Path], classes: Sequence[str
             raise ValueError(f"{path} names {name!r} twice: give each training image one row")
         if label not in classes:
             raise ValueError(f"{path} labels {name!r} as {label!r}: give {_names(classes)}")
-        given[name] = classes.index(label)
+        given[name] = classes[label]
     if strange := sorted(set(given) - set(known)):
         raise ValueError(f"{path} names {strange[0]!r}, which is not in {root / 'train'}")
     if missing := sorted(set(known) - set(given)):
@@ -143,5 +154,5 @@ def _given(root: Path, column: str, files: Sequence[Path], classes: Sequence[str
     return np.array([given[name] for name in known])
 
 
-def _names(classes: Sequence[str]) -> str:
-    return ", ".join(map(repr, classes[:10])) + ", ..." * (len(classes) > 10)
+def _names(classes: dict[str, int]) -> str:
+    return ", ".join(map(repr, list(classes)[:10])) + ", ..." * (len(classes) > 10)

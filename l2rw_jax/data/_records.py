@@ -50,6 +50,13 @@ class Records:
         images = self._read(rows.ravel(), self._image)
         return np.array(images, np.uint8).reshape(rows.shape + self.shape[1:])
 
+    def images(self) -> np.ndarray:
+        """Returns all images, decoded."""
+        images = np.empty(self.shape, np.uint8)
+        for start in range(0, len(self), 1000):
+            images[start : start + 1000] = self[start : start + 1000]
+        return images
+
     def labels(self, key: str = "label") -> np.ndarray:
         """Returns each example's value of an integer key, [N] int32, without decoding an image."""
         blocks = (self._all[start : start + 1000] for start in range(0, len(self), 1000))

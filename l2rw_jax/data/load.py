@@ -88,10 +88,11 @@ def load(
     if not isinstance(column, str | None):
         raise ValueError(f"column is {describe(column)}: give the name of the second labels")
     check_bool("lazy", lazy)
+    own = Path(os.path.expanduser(path))  # which leaves an unknown user's name as it is
     if kind == "npz":
-        return _own(name, *read_npz(Path(path).expanduser(), column))
+        return _own(name, *read_npz(own, column))
     if kind == "folder":
-        return _own(name, *read_folder(Path(path).expanduser(), column, lazy))
+        return _own(name, *read_folder(own, column, lazy))
     if name == "digits" or name.startswith("synthetic-"):
         if column is not None:
             raise ValueError(f"column is {column!r}, but {name} has no second labels: give None")
