@@ -21,6 +21,8 @@ from l2rw_jax._types import AxisName, at_least_float32
 
 # Standard errors that the votes must be against an example before it counts for half.
 _BENEFIT_OF_DOUBT = 2.0
+# How much less an unlikely label counts. From 1 to 2 the accuracy is the same to half a point.
+_SHARPNESS = 1.5
 
 
 def agreement(
@@ -77,17 +79,17 @@ def evidence_weights(
     clean_labels: ArrayLike,
     clean_features: jax.Array,
     *,
-    tolerance: ArrayLike = 1.0,
     axis_name: AxisName = None,
 ) -> tuple[jax.Array, jax.Array]:
     r"""Weights by the clean examples' votes and by how far the label is from the model's guess.
 
-    .. math:: w_i \propto \frac{\Phi(\bar u_i / s_i + 2)}{d_i + t \, \bar \ell_{clean}}, \qquad
-              d_i = \max_k \log p_{ik} - \log p_{i y_i}
+    .. math:: w_i \propto \frac{\Phi(\bar u_i / s_i + 2)}{1 + 1.5 d_i E / L^2}, \qquad
+              d_i = \max_k \log p_{ik} - \log p_{i y_i}, \qquad E = \max(\bar \ell - L, 0)
 
-    They sum to one. A label that the model would give itself has :math:`d_i = 0`; another counts
-    half as much where :math:`d_i` is as large as the mean clean loss (t = 1), which says what is
-    usual for a right label.
+    They sum to one. :math:`L` is the mean loss of the clean batch, :math:`\bar \ell` that of the
+    batch. A label that the model would give itself has :math:`d_i = 0`. By how much another one
+    counts less depends on the excess :math:`E`: right labels alone have none, and then the weights
+    are nearly equal, as in ordinary training. docs/choosing.md has what else was tried.
 
     Args:
       logits: ``[b, k]`` floating.
@@ -96,8 +98,6 @@ def evidence_weights(
       clean_logits: ``[m, k]`` floating, of the clean examples, m at least 2.
       clean_labels: ``[m]`` integer classes.
       clean_features: ``[m, d]``.
-      tolerance: t, above 0; the larger, the nearer to equal weights. docs/choosing.md says why it
-        should fall in training.
       axis_name: mapped axis (or a tuple of them) that divides both batches evenly.
 
     Returns:
@@ -134,12 +134,14 @@ def evidence_weights(
         axis_name=axis_name,
     )
     scores = jnp.where(mean == 0, 0, mean / error)
-    clean_loss = -jnp.sum(clean_log_p * clean_own, -1).mean()
+    own_log_p = jnp.sum(log_p * own, -1)
+    loss, clean_loss = -own_log_p.mean(), -jnp.sum(clean_log_p * clean_own, -1).mean()
     if axis_name is not None:
-        clean_loss = jax.lax.pmean(clean_loss, axis_name)
-    distance = log_p.max(-1) - jnp.sum(log_p * own, -1)
-    tiny = jnp.finfo(logits.dtype).eps  # of a model that is always right
-    raw = ndtr(scores + _BENEFIT_OF_DOUBT) / (distance + tolerance * clean_loss + tiny)
+        loss, clean_loss = jax.lax.pmean((loss, clean_loss), axis_name)
+    excess, tiny = jnp.maximum(loss - clean_loss, 0), jnp.finfo(logits.dtype).eps
+    distance = log_p.max(-1) - own_log_p
+    doubt = _SHARPNESS * distance * excess / (clean_loss**2 + tiny)
+    raw = ndtr(scores + _BENEFIT_OF_DOUBT) / (1 + doubt)
     total = raw.sum() if axis_name is None else jax.lax.psum(raw.sum(), axis_name)
     return raw / jnp.where(total > 0, total, 1), scores
 

@@ -100,10 +100,7 @@ def evidence(
     rng: jax.Array,
     axis_name: AxisName = None,
 ) -> BatchValueAndGrad:
-    """Weights by the clean examples' votes, as far as they agree: see ``l2rw_jax.evidence``.
-
-    The tolerance falls from 2.5 to 1 over the first three quarters of the training.
-    """
+    """Weights by the clean examples' votes, as far as they agree: see ``l2rw_jax.evidence``."""
     del clean_loss_fn, rng
 
     def value_and_grad(

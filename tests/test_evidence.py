@@ -61,21 +61,28 @@ def test_votes_are_products_of_the_last_layer_s_gradients():
     np.testing.assert_allclose(error, stats.sem(votes, axis=1), rtol=1e-12)
 
 
-@pytest.mark.parametrize("tolerance", [0.5, 1.0, 3.0])
-def test_weights_are_their_formula(tolerance):
+@pytest.mark.parametrize("better", [-3, 3])
+def test_weights_are_their_formula(better):
+    """With the batch's mean loss above the clean batch's, and below it."""
     batch, clean = _problem()
-    weights, scores = evidence_weights(*batch, *clean, tolerance=tolerance)
+    batch = (batch[0] + better * jax.nn.one_hot(batch[1], K), *batch[1:])
+    weights, scores = evidence_weights(*batch, *clean)
     mean, error = agreement(batch[2], _residuals(*batch[:2]), clean[2], _residuals(*clean[:2]))
     np.testing.assert_allclose(scores, mean / error, rtol=1e-12)
-    log_p = special.log_softmax(np.asarray(batch[0]), axis=1)
-    clean_loss = -special.log_softmax(np.asarray(clean[0]), axis=1)[np.arange(M), clean[1]].mean()
-    distance = log_p.max(1) - log_p[np.arange(B), batch[1]]
-    want = stats.norm.cdf(mean / error + 2) / (distance + tolerance * clean_loss)
+    log_p, clean_log_p = (
+        special.log_softmax(np.asarray(each[0]), axis=1) for each in (batch, clean)
+    )
+    own, clean_loss = log_p[np.arange(B), batch[1]], -clean_log_p[np.arange(M), clean[1]].mean()
+    excess = -own.mean() - clean_loss
+    assert (excess < 0) == (better > 0)
+    want = stats.norm.cdf(mean / error + 2)
+    if excess > 0:
+        want /= 1 + 1.5 * (log_p.max(1) - own) * excess / clean_loss**2
     np.testing.assert_allclose(weights, want / want.sum(), rtol=1e-10)
 
 
-def test_without_evidence_or_losses_the_weights_are_equal():
-    """Votes that cancel, and a model that gives each label itself."""
+def test_without_evidence_the_weights_are_equal():
+    """Votes that cancel, and losses like the clean ones."""
     logits = jnp.zeros((B, K)).at[:, 0].set(5.0)
     labels = jnp.zeros(B, int)
     clean_logits = jnp.tile(logits[:1], (2, 1))
