@@ -64,12 +64,15 @@ class Method(NamedTuple):
       balanced: whether batches are drawn equally from every class.
       transition: S-Model's initial label transition, ``"identity"`` or ``"confusion"``; ``""`` for
         no such layer.
+      needs: what it needs beside labels: ``"clean"``, the trusted examples, or ``"truth"``, the
+        labels before corruption, which only an experiment knows.
     """
 
     value_and_grad: MakeValueAndGrad
     loss: Callable[[jax.Array, jax.Array], jax.Array] = losses.cross_entropy
     balanced: bool = False
     transition: str = ""
+    needs: str = ""
 
 
 def l2rw(
@@ -236,13 +239,13 @@ def clean_only(
 METHODS = {
     "baseline": Method(by(equal)),
     "random": Method(by(random)),
-    "clean_only": Method(clean_only),
-    "l2rw": Method(l2rw),
-    "evidence": Method(evidence),
+    "clean_only": Method(clean_only, needs="clean"),
+    "l2rw": Method(l2rw, needs="clean"),
+    "evidence": Method(evidence, needs="clean"),
     "proportion": Method(by(proportion)),
     "resample": Method(by(equal), balanced=True),
     "hard_mining": Method(by(hard_mining)),
-    "weighted": Method(by(weighted)),
+    "weighted": Method(by(weighted), needs="truth"),
     "gce": Method(by(equal), functools.partial(losses.generalized_cross_entropy, q=0.7)),
     "label_smoothing": Method(
         by(equal), functools.partial(losses.smoothed_cross_entropy, smoothing=0.1)
@@ -250,7 +253,7 @@ METHODS = {
     "reed_soft": Method(by(equal), functools.partial(losses.reed, beta=0.95, hard=False)),
     "reed_hard": Method(by(equal), functools.partial(losses.reed, beta=0.8, hard=True)),
     "s_model": Method(by(equal), transition="identity"),
-    "s_model_conf": Method(by(equal), transition="confusion"),
+    "s_model_conf": Method(by(equal), transition="confusion", needs="truth"),
 }
 
 

@@ -25,6 +25,8 @@ ORDER = [
     {"methods"},
     {"training"},
     {"reports"},
+    {"classifier"},
+    {"audit"},
 ]
 
 

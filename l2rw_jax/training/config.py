@@ -74,6 +74,7 @@ def default_config() -> ConfigDict:
     config.flip = False  # random horizontal flip
 
     config.batch_size = 100
+    config.balanced = False  # whether a batch is drawn equally from every class
     config.clean_batch_size = 100
     config.steps = 3000
     config.optimizer = "sgd(momentum=0.9)"  # any of Optax, with its arguments but the rate

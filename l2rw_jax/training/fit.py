@@ -1,14 +1,13 @@
 """Training in memory on arrays: no files, and several networks side by side."""
 
+import functools
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import tqdm
-from jax.typing import ArrayLike
-from ml_collections import ConfigDict
+from ml_collections import ConfigDict, FrozenConfigDict
 
 from l2rw_jax import data
 from l2rw_jax.models import Model
@@ -16,14 +15,7 @@ from l2rw_jax.training.batches import make_rows
 from l2rw_jax.training.errors import RunError
 from l2rw_jax.training.prepare import Part, RunData
 from l2rw_jax.training.resolve import resolve
-from l2rw_jax.training.state import (
-    TrainState,
-    create_state,
-    initial_transition,
-    mean_weights,
-    network,
-    seed_keys,
-)
+from l2rw_jax.training.state import TrainState, mean_weights, network, seed_keys
 
 _ROWS = 4096  # of one prediction
 
@@ -32,12 +24,15 @@ class Fitted(NamedTuple):
     """Trained networks.
 
     Attributes:
-      weights: each training example's mean weight over the times it was drawn.  # shape=(n,)
+      weights: each training example's mean weight over the times that any network drew it, else
+        0.  # shape=(n,)
+      counts: how often that was.  # shape=(n,), dtype=int32
       params: the networks' parameters, a leading axis for the networks.
       model_state: their running moments, likewise.
     """
 
     weights: np.ndarray
+    counts: np.ndarray
     params: Any
     model_state: Any
 
@@ -76,48 +71,46 @@ def fit(
     """
     config = ConfigDict(config)
     seeds = np.arange(config.seed, config.seed + config.replicas, dtype=np.uint32)
-    config.replicas = 1
+    config.update(seed=0, replicas=1)  # each network has its own seed
     run_data = _run_data(labels, clean_images, clean_labels, num_classes)
-    run = resolve(config, (run_data, num_classes))
-
-    def create(seed: ArrayLike) -> TrainState:
-        transition = initial_transition(run.method, jnp.asarray(run_data.confusion))
-        key, _ = seed_keys(seed)
-        return create_state(
-            key, run.model, run.optimizer, len(labels), transition, ema=config.ema > 0
-        )
-
-    state = jax.jit(jax.vmap(create))(seeds)
+    programs = _programs(FrozenConfigDict(config), images.shape[1:], num_classes)
+    state = programs.init(seeds, run_data.confusion, len(labels))
     _, keys = jax.vmap(seed_keys)(seeds)
-    chunk = jax.jit(jax.vmap(run.chunk, in_axes=(0, None, 0, 0)), donate_argnums=0)
-    rows_of = jax.jit(jax.vmap(make_rows(run.batches, run.num_steps), in_axes=(None, 0, None)))
-    on_device = jax.device_put(run_data._replace(test_images=None, test_labels=None))
+    on_device = jax.device_put(run_data)
     bar = tqdm.tqdm(total=config.steps, desc=config.method, unit="step", disable=not progress)
     with bar:
-        for step in range(0, config.steps, run.num_steps):
-            rows = np.asarray(rows_of(on_device, keys, step))
-            rows = rows if run.num_steps > 1 else rows[:, 0]
-            state, metrics = chunk(state, on_device, keys, images[rows])
+        for step in range(0, config.steps, programs.num_steps):
+            rows = np.asarray(programs.rows(on_device, keys, step))
+            rows = rows if programs.num_steps > 1 else rows[:, 0]
+            state, metrics = programs.chunk(state, on_device, keys, images[rows])
             if (np.asarray(metrics["bad_in_a_row"]) >= config.max_bad_steps).any():
                 raise RunError(
                     f"step {step + 1}: the loss, the gradient or all scores were not finite for "
                     f"{config.max_bad_steps} steps in a row; try a smaller learning rate."
                 )
-            bar.update(run.num_steps)
+            bar.update(programs.num_steps)
     state = jax.device_get(state)
-    weights = mean_weights(state.weight_sum, state.weight_count).mean(0)
+    weights = mean_weights(state.weight_sum.sum(0), state.weight_count.sum(0))
     params = state.ema_params if config.ema else state.params
-    return run.model, Fitted(weights, network(params), state.model_state)
+    fitted = Fitted(weights, state.weight_count.sum(0), network(params), state.model_state)
+    return programs.model, fitted
 
 
 def probabilities(
-    model: Model, fitted: Fitted, images: Any, *, low: float = 0.0, high: float = 1.0
+    model: Model,
+    params: Any,
+    model_state: Any,
+    images: Any,
+    *,
+    low: float = 0.0,
+    high: float = 1.0,
 ) -> np.ndarray:
     """The classes' probabilities, the mean over the networks.
 
     Args:
       model: the ``Model``.
-      fitted: the trained networks.
+      params: of the networks, as ``Fitted`` has them.
+      model_state: likewise.
       images: ``[n, h, w, c]``, as for training.
       low: value of black pixels, as in the config of the training.
       high: value of white pixels, likewise.
@@ -125,23 +118,59 @@ def probabilities(
     Returns:
       ``[n, K]`` float32.
     """
-
-    @jax.jit
-    def predict(images: jax.Array) -> jax.Array:
-        scaled = data.to_float(images, low=low, high=high)
-
-        def one(params: Any, model_state: Any) -> jax.Array:
-            return jax.nn.softmax(model.apply(params, model_state, scaled, train=False)[0])
-
-        return jax.vmap(one)(fitted.params, fitted.model_state).mean(0)
+    size = min(_ROWS, 1 << (len(images) - 1).bit_length())  # few sizes: each is a program
 
     def parts() -> Iterator[np.ndarray]:
-        for start in range(0, len(images), _ROWS):
-            part = np.asarray(images[start : start + _ROWS])
-            padding = [(0, min(_ROWS, len(images)) - len(part))] + [(0, 0)] * (part.ndim - 1)
-            yield np.asarray(predict(np.pad(part, padding)))[: len(part)]
+        for start in range(0, len(images), size):
+            part = np.asarray(images[start : start + size])
+            padding = [(0, size - len(part))] + [(0, 0)] * (part.ndim - 1)
+            padded = data.to_float(np.pad(part, padding), low=low, high=high)
+            predicted = _predict(model, params, model_state, padded)
+            yield np.asarray(predicted)[: len(part)]
 
     return np.concatenate(list(parts()))
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _predict(model: Model, params: Any, model_state: Any, images: jax.Array) -> jax.Array:
+    """The mean of the networks' probabilities, ``[b, K]``."""
+
+    def one(params: Any, model_state: Any) -> jax.Array:
+        return jax.nn.softmax(model.apply(params, model_state, images, train=False)[0])
+
+    return jax.vmap(one)(params, model_state).mean(0)
+
+
+class _Programs(NamedTuple):
+    """What a training compiles: kept, so that the next one on such data does not again."""
+
+    model: Model
+    num_steps: int
+    init: Any
+    rows: Any
+    chunk: Any
+
+
+@functools.lru_cache(maxsize=8)
+def _programs(config: FrozenConfigDict, shape: tuple[int, int, int], num_classes: int) -> _Programs:
+    """The programs of a config with one seed, for any number of networks and examples."""
+    m = config.clean_batch_size
+    none = np.zeros(m, np.int32)
+    some = _run_data(none, np.zeros((m, *shape), np.float32), none, num_classes)
+    run = resolve(ConfigDict(config), (some, num_classes))
+    rows = make_rows(run.batches, run.num_steps)
+
+    @functools.partial(jax.jit, static_argnums=2)
+    def init(seeds: jax.Array, confusion: jax.Array, num_train: int) -> TrainState:
+        return jax.vmap(lambda seed: run.init(seed, confusion, num_train))(seeds)
+
+    return _Programs(
+        run.model,
+        run.num_steps,
+        init,
+        jax.jit(jax.vmap(rows, in_axes=(None, 0, None))),
+        jax.jit(jax.vmap(run.chunk, in_axes=(0, None, 0, 0)), donate_argnums=0),
+    )
 
 
 def _run_data(

@@ -55,7 +55,8 @@ class Run(NamedTuple):
       num_steps: steps in one compiled call.
       chunk, finetune: ``num_steps`` steps, of training and of fine-tuning, to be compiled.
       predict: the classes of images, to be compiled.
-      create: the state at step 0.
+      init: the state at step 0 of a seed, the confusion and the number of training examples.
+      create: that of this run.
       key: of the steps; of replicas, one each.
     """
 
@@ -71,6 +72,7 @@ class Run(NamedTuple):
     chunk: Step
     finetune: Step
     predict: Callable[..., jax.Array]
+    init: Callable[..., TrainState]
     create: Callable[[], TrainState]
     key: jax.Array
 
@@ -106,10 +108,11 @@ def resolve(config: ConfigDict, prepared: tuple[RunData, int] | None = None) -> 
     if config.method != "l2rw":  # whose alone it is
         inner = None
     method = _make_method(config, model, inner)
-    batches = make_batches(config, balanced=method.balanced)
+    batches = make_batches(config, balanced=method.balanced or config.balanced)
     num_steps = steps_per_call(config)
     engine = make_engine(config, num_steps=num_steps)
-    create, key = _initial_state(config, model, optimizer, inner, method, run_data)
+    init = _make_init(config, model, optimizer, inner, method)
+    create, key = _initial_state(config, init, run_data)
     _check_memory(config, engine.like(create), run_data)
 
     make = functools.partial(
@@ -152,6 +155,7 @@ def resolve(config: ConfigDict, prepared: tuple[RunData, int] | None = None) -> 
         chunk=chunk,
         finetune=finetune,
         predict=make_predict(model, batches),
+        init=init,
         create=create,
         key=key,
     )
@@ -223,29 +227,36 @@ def _name(path: Any) -> str:
     return jax.tree_util.keystr(path, simple=True, separator="/")
 
 
-def _initial_state(
+def _make_init(
     config: ConfigDict,
     model: Model,
     optimizer: optax.GradientTransformation,
     inner: optax.GradientTransformation | None,
     method: Method,
-    run_data: RunData,
-) -> tuple[Callable[[], TrainState], jax.Array]:
-    """A function for the state at step 0, and the key of the steps; of replicas, of each."""
-    num_train = run_data.train.index.shape[-1]
+) -> Callable[..., TrainState]:
+    """A function for the state at step 0, of a seed, the confusion and the number of examples."""
 
-    def create(seed: ArrayLike, confusion: ArrayLike) -> TrainState:
+    def init(seed: ArrayLike, confusion: ArrayLike, num_train: int) -> TrainState:
         init_key, _ = seed_keys(seed)
         transition = initial_transition(method, jnp.asarray(confusion))
         return create_state(
             init_key, model, optimizer, num_train, transition, inner=inner, ema=config.ema > 0
         )
 
+    return init
+
+
+def _initial_state(
+    config: ConfigDict, init: Callable[..., TrainState], run_data: RunData
+) -> tuple[Callable[[], TrainState], jax.Array]:
+    """A function for the state at step 0, and the key of the steps; of replicas, of each."""
+    num_train = run_data.train.index.shape[-1]
     if config.replicas == 1:
         _, key = seed_keys(config.seed)
-        return lambda: create(config.seed, run_data.confusion), key
+        return lambda: init(config.seed, run_data.confusion, num_train), key
     seeds = np.arange(config.seed, config.seed + config.replicas, dtype=np.uint32)
     _, keys = jax.vmap(seed_keys)(seeds)
+    create = functools.partial(init, num_train=num_train)
     return lambda: jax.vmap(create)(seeds, run_data.confusion), keys
 
 
