@@ -2,8 +2,9 @@
 
 import functools
 import json
+import numbers
 import os
-from collections.abc import Sequence
+import zipfile
 from pathlib import Path
 from typing import Any, Self
 
@@ -15,13 +16,13 @@ from sklearn.utils import check_array, check_random_state, column_or_1d
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, validate_data
 
+from l2rw_jax.data._check import check_finite, check_integer
 from l2rw_jax.data.features import Standardised, blocks, check_rows_finite
 from l2rw_jax.methods import get_method
 from l2rw_jax.models import Model, create_model
 from l2rw_jax.training.config import default_config
-from l2rw_jax.training.errors import ConfigError
 from l2rw_jax.training.fit import fit, probabilities
-from l2rw_jax.training.workdir import write_json
+from l2rw_jax.training.workdir import to_json
 
 _MODEL, _CONFIG, _FORMAT = "model.npz", "config.json", 1
 _PIXELS = {"low": -1.0, "high": 1.0}
@@ -77,92 +78,111 @@ class ReweightClassifier(ClassifierMixin, BaseEstimator):
         Raises:
           ValueError: an argument cannot be used; the message says what can.
         """
+        self._check_parameters()
         X, y = validate_data(self, X, y, **_AS_IS)
         _check_shape("X", X)
         check_classification_targets(y)
-        check_rows_finite("X", X)
-        self.classes_, labels = np.unique(y, return_inverse=True)
-        if len(self.classes_) < 2:
-            raise ValueError(
-                f"y: got one class, {self.classes_[0]!r}; takes labels of two or more classes"
-            )
-        clean_X, clean_labels = self._clean(X, labels, trusted)
-        self.method_ = self.method
-        if self.method == "auto":
-            self.method_ = "gce" if trusted is None else "evidence"
-        if get_method(self.method_).needs == "clean" and trusted is None:
-            raise ValueError(
-                f"trusted: got None; takes verified examples where method={self.method!r}, as a "
-                "mask [n] or a tuple (X, y); methods without them are auto, gce and baseline"
-            )
+        self.classes_, labels = _classes(y)
+        self.method_ = self._choose_method(trusted is not None)
         self._shape = X.shape[1:] if X.ndim == 4 else (1, 1, X.shape[1])
+        if X.ndim == 2 and not str(self.model).startswith("mlp"):
+            raise ValueError(
+                f"model: got {self.model!r} for features of shape {X.shape}; takes mlp-H1-H2-..., "
+                "such as mlp-256; the others are for images [n, h, w, c]"
+            )
+        _network(self.model, len(self.classes_), self._shape)
+        check_rows_finite("X", X)
+        clean_X, clean_labels = self._clean(X, labels, trusted)
         if X.ndim == 2:
             scaler = StandardScaler()
             for _, block in blocks(X):
                 scaler.partial_fit(block.astype(np.float64))
             self.mean_, self.scale_ = scaler.mean_, scaler.scale_
-        rows = self._rows(X)
-        try:
-            _, fitted = fit(
-                self._config(len(X), len(clean_X)),
-                rows,
-                labels,
-                self._rows(clean_X)[:],
-                clean_labels,
-                len(self.classes_),
-                progress=self.verbose,
-            )
-        except ConfigError as error:
-            raise ValueError(str(error).removeprefix("config.")) from None
+        _, fitted = fit(
+            self._config(len(X), len(clean_X)),
+            self._rows(X),
+            labels,
+            self._rows(clean_X)[:],
+            clean_labels,
+            len(self.classes_),
+            progress=bool(self.verbose),
+        )
         self._params, self._model_state = fitted.params, fitted.model_state
-        weights = fitted.weights / (fitted.weights.mean() or 1.0)
-        self.weights_ = weights
-        self.label_quality_ = _quality(self._probabilities(rows), labels)
+        drawn = fitted.counts > 0
+        mean = fitted.weights[drawn].mean() or 1.0  # clean_only's are all 0
+        self.weights_ = np.where(drawn, fitted.weights / mean, 1)
+        self.label_quality_ = _quality(self._probabilities(X), labels)
         return self
 
     def predict_proba(self, X: Any) -> np.ndarray:
         """The classes' probabilities, ``[n, K]``, the mean over the networks."""
         check_is_fitted(self)
-        X = validate_data(self, X, reset=False, **_AS_IS)
-        self._check_like_fit("X", X)
-        return self._probabilities(self._rows(X))
+        array = check_array(X, estimator=self, **_AS_IS)
+        _check_shape("X", array)
+        if array.ndim == 4 or self._shape[0] > 1:
+            _check_like("X", array, self._shape)
+        validate_data(self, X, reset=False, skip_check_array=True)  # number and names of features
+        check_rows_finite("X", array)
+        return self._probabilities(array)
 
     def predict(self, X: Any) -> np.ndarray:
         """The likeliest classes, ``[n]``."""
-        return self.classes_[self.predict_proba(X).argmax(1)]
+        chosen = self.predict_proba(X).argmax(1)
+        return self.classes_[chosen]
 
     def save(self, folder: str | os.PathLike[str]) -> None:
         """Writes model.npz and config.json."""
         check_is_fitted(self)
-        folder = Path(folder)
-        folder.mkdir(parents=True, exist_ok=True)
+        classes = self.classes_.tolist()
+        if not all(isinstance(label, str | int | float) for label in classes):
+            raise ValueError(
+                f"classes_: got {type(classes[0]).__name__}; only text, numbers and bools can be "
+                "saved: train on the labels as text"
+            )
         arrays = {"params": self._params, "model_state": self._model_state}
         arrays |= {"weights": self.weights_, "label_quality": self.label_quality_}
         if hasattr(self, "mean_"):
             arrays |= {"mean": self.mean_, "scale": self.scale_}
-        np.savez(folder / _MODEL, **flatten_dict(arrays, sep="/"))
         parameters = self.get_params()
-        if not isinstance(self.random_state, int):
-            parameters["random_state"] = None
+        if not isinstance(self.random_state, numbers.Integral):
+            parameters["random_state"] = None  # no generator can be kept
         about = {
             "format": _FORMAT,
             "parameters": parameters,
             "method": self.method_,
-            "classes": self.classes_.tolist(),
-            "classes_dtype": str(self.classes_.dtype),
+            "classes": classes,
+            "classes_dtype": self.classes_.dtype.str,
             "shape": self._shape,
             "n_features_in": self.n_features_in_,
             "feature_names": getattr(self, "feature_names_in_", None),
         }
-        write_json(folder / _CONFIG, about)
+        folder = Path(folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        np.savez(folder / _MODEL, **flatten_dict(arrays, sep="/"))
+        (folder / _CONFIG).write_text(json.dumps(to_json(about), indent=2) + "\n")
 
     @classmethod
     def load(cls, folder: str | os.PathLike[str]) -> Self:
-        """The classifier that ``save`` wrote."""
-        about = json.loads(Path(folder, _CONFIG).read_text())
-        with np.load(Path(folder, _MODEL)) as file:
-            arrays = unflatten_dict(dict(file), sep="/")
-        self = cls(**about["parameters"])
+        """The classifier that ``save`` wrote.
+
+        Raises:
+          ValueError: the folder holds none that can be read.
+        """
+        try:
+            about = json.loads(Path(folder, _CONFIG).read_text())
+            if about["format"] != _FORMAT:
+                raise ValueError(f"it is of format {about['format']!r}, not {_FORMAT}")
+            with np.load(Path(folder, _MODEL)) as file:
+                arrays = unflatten_dict(dict(file), sep="/")
+            return cls(**about["parameters"])._restore(about, arrays)
+        except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile) as error:
+            reason = getattr(error, "strerror", None) or str(error).partition("\n")[0]
+            raise ValueError(
+                f"folder: {folder} holds no classifier that can be read ({reason}); give a folder "
+                "that ReweightClassifier.save wrote"
+            ) from None
+
+    def _restore(self, about: dict[str, Any], arrays: dict[str, Any]) -> Self:
         self.method_, self._shape = about["method"], tuple(about["shape"])
         self.classes_ = np.array(about["classes"], about["classes_dtype"])
         self.n_features_in_ = about["n_features_in"]
@@ -202,49 +222,119 @@ class ReweightClassifier(ClassifierMixin, BaseEstimator):
         )
         return config
 
+    def _check_parameters(self) -> None:
+        if self.method != "auto" and get_method(self.method).needs == "truth":
+            raise ValueError(
+                f"method: got {self.method!r}, which needs the labels before corruption; takes "
+                "auto, or a method without them, such as gce"
+            )
+        check_integer("networks", self.networks, 1, 1000)
+        check_integer("batch_size", self.batch_size, 1, 2**20)
+        if self.steps is not None:
+            check_integer("steps", self.steps, 1, 2**30)
+        if not check_finite("learning_rate", self.learning_rate) > 0:
+            raise ValueError(f"learning_rate is {self.learning_rate}: give a number above 0")
+        if self.class_weight not in (None, "balanced"):
+            raise ValueError(f"class_weight: got {self.class_weight!r}; takes None or 'balanced'")
+
+    def _choose_method(self, trusted: bool) -> str:
+        if self.method == "auto":
+            return "evidence" if trusted else "gce"
+        if get_method(self.method).needs == "clean" and not trusted:
+            raise ValueError(
+                f"trusted: got None; takes a mask [n] or a tuple (X, y) of verified examples where "
+                f"method={self.method!r}; without them, take method='auto'"
+            )
+        return self.method
+
     def _clean(self, X: Any, labels: np.ndarray, trusted: Any) -> tuple[Any, np.ndarray]:
         """The trusted examples; where there are none, one that no method looks at."""
         if trusted is None:
             return X[:1], labels[:1]
         if isinstance(trusted, tuple):
-            clean_X, clean_y = trusted
-            clean_X, clean_y = check_array(clean_X, **_AS_IS), column_or_1d(clean_y)
-            codes = {label: code for code, label in enumerate(self.classes_.tolist())}
-            return clean_X, np.array([codes[label] for label in clean_y.tolist()])
-        mask = np.asarray(trusted)
-        if mask.dtype != bool or mask.shape != labels.shape:
+            clean_X, clean_labels = _pair(trusted, X, self.classes_)
+        else:
+            mask = np.asarray(trusted)
+            if mask.dtype != bool or mask.shape != labels.shape:
+                raise ValueError(
+                    f"trusted: got {mask.dtype} {list(mask.shape)}; takes bool {list(labels.shape)}"
+                    ", True where a label was verified, or a tuple (X, y)"
+                )
+            clean_X, clean_labels = X[mask], labels[mask]
+        if len(clean_labels) < 2:
             raise ValueError(
-                f"trusted: got {mask.dtype} of shape {mask.shape}; takes a mask of bool of shape "
-                f"{labels.shape}, or a tuple (X, y)"
+                f"trusted: got {len(clean_labels)} verified examples; takes 2 or more, or None"
             )
-        return X[mask], labels[mask]
+        return clean_X, clean_labels
 
     def _rows(self, X: Any) -> Any:
         return X if X.ndim == 4 else Standardised(X, self.mean_, self.scale_)
 
-    def _probabilities(self, rows: Any) -> np.ndarray:
+    def _probabilities(self, X: Any) -> np.ndarray:
         model = _network(self.model, len(self.classes_), self._shape)
+        rows = self._rows(X)
         return probabilities(model, self._params, self._model_state, rows, **_PIXELS)
-
-    def _check_like_fit(self, argument: str, X: Any) -> None:
-        _check_shape(argument, X)
-        check_rows_finite(argument, X)
 
 
 @functools.lru_cache(maxsize=8)
 def _network(name: str, num_classes: int, shape: tuple[int, int, int]) -> Model:
     """The network of that name, the same object each time: what it compiles to is kept by it."""
-    return create_model(name, num_classes=num_classes, image_shape=shape)
+    try:
+        return create_model(name, num_classes=num_classes, image_shape=shape)
+    except ValueError as error:
+        raise ValueError(str(error).replace("name:", "model:", 1)) from None
 
 
-def _quality(probabilities: np.ndarray, labels: Sequence[int] | np.ndarray) -> np.ndarray:
+def _quality(probabilities: np.ndarray, labels: np.ndarray) -> np.ndarray:
     """How likely each label is right, ``[n]``: its probability."""
     return probabilities[np.arange(len(labels)), labels]
+
+
+def _classes(y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The classes, sorted, and each label's index among them."""
+    try:
+        classes, labels = np.unique(y, return_inverse=True)
+    except TypeError:
+        kinds = ", ".join(sorted({type(label).__name__ for label in y.tolist()}))
+        raise ValueError(f"y: got labels of the types {kinds}; takes labels of one type") from None
+    if len(classes) < 2:
+        raise ValueError(f"y: got one class, {classes[0]!r}; takes two or more classes")
+    return classes, labels
+
+
+def _pair(trusted: tuple[Any, ...], X: Any, classes: np.ndarray) -> tuple[Any, np.ndarray]:
+    """Trusted examples that are given themselves, and their labels' indices among the classes."""
+    if len(trusted) != 2:
+        raise ValueError(f"trusted: got a tuple of {len(trusted)}; takes (X, y), or a mask [n]")
+    clean_X = check_array(trusted[0], input_name="trusted X", **_AS_IS)
+    clean_y = column_or_1d(trusted[1])
+    _check_like("trusted X", clean_X, X.shape[1:])
+    check_rows_finite("trusted X", clean_X)
+    if len(clean_X) != len(clean_y):
+        raise ValueError(
+            f"trusted: got {len(clean_X)} rows of X and {len(clean_y)} labels; takes as many"
+        )
+    codes = {label: code for code, label in enumerate(classes.tolist())}
+    unknown = [label for label in clean_y.tolist() if label not in codes]
+    if unknown:
+        raise ValueError(
+            f"trusted: got the label {unknown[0]!r}, which no example of y has; takes y's classes"
+        )
+    return clean_X, np.array([codes[label] for label in clean_y.tolist()])
 
 
 def _check_shape(argument: str, X: Any) -> None:
     if X.ndim != 2 and not (X.ndim == 4 and X.dtype == np.uint8):
         raise ValueError(
-            f"{argument}: got {X.dtype} of shape {X.shape}; takes features [n, d], or uint8 images "
-            "[n, h, w, c]"
+            f"{argument}: got {X.dtype} {list(X.shape)}; takes features [n, d], or images "
+            "[n, h, w, c] of uint8"
+        )
+
+
+def _check_like(argument: str, X: Any, shape: tuple[int, ...]) -> None:
+    _check_shape(argument, X)
+    if X.shape[1:] != shape:
+        raise ValueError(
+            f"{argument}: got shape {list(X.shape)}; takes [n, {', '.join(map(str, shape))}], as "
+            "in the training"
         )

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import tqdm
 from ml_collections import ConfigDict, FrozenConfigDict
@@ -124,7 +125,7 @@ def probabilities(
         for start in range(0, len(images), size):
             part = np.asarray(images[start : start + size])
             padding = [(0, size - len(part))] + [(0, 0)] * (part.ndim - 1)
-            padded = data.to_float(np.pad(part, padding), low=low, high=high)
+            padded = data.to_float(jnp.asarray(np.pad(part, padding)), low=low, high=high)
             predicted = _predict(model, params, model_state, padded)
             yield np.asarray(predicted)[: len(part)]
 
