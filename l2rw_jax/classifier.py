@@ -11,13 +11,20 @@ from typing import Any, Self
 import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
 from sklearn.base import BaseEstimator, ClassifierMixin
-from sklearn.preprocessing import StandardScaler
-from sklearn.utils import check_array, check_random_state, column_or_1d
+from sklearn.utils import check_array, check_random_state
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from l2rw_jax.data._check import check_finite, check_integer
-from l2rw_jax.data.features import Standardised, blocks, check_rows_finite
+from l2rw_jax.data.examples import (
+    AS_IS,
+    Standardised,
+    check_finite_rows,
+    check_shape,
+    index_classes,
+    mean_and_deviation,
+    read_pair,
+)
 from l2rw_jax.methods import get_method
 from l2rw_jax.models import Model, create_model
 from l2rw_jax.training.config import default_config
@@ -26,8 +33,6 @@ from l2rw_jax.training.workdir import to_json
 
 _MODEL, _CONFIG, _FORMAT = "model.npz", "config.json", 1
 _PIXELS = {"low": -1.0, "high": 1.0}
-# Arrays are read as they are, and a memory map block by block.
-_AS_IS: dict[str, Any] = {"dtype": "numeric", "allow_nd": True, "ensure_all_finite": False}
 
 
 class ReweightClassifier(ClassifierMixin, BaseEstimator):
@@ -79,10 +84,10 @@ class ReweightClassifier(ClassifierMixin, BaseEstimator):
           ValueError: an argument cannot be used; the message says what can.
         """
         self._check_parameters()
-        X, y = validate_data(self, X, y, **_AS_IS)
-        _check_shape("X", X)
+        X, y = validate_data(self, X, y, **AS_IS)
+        check_shape("X", X)
         check_classification_targets(y)
-        self.classes_, labels = _classes(y)
+        self.classes_, labels = index_classes(y)
         self.method_ = self._choose_method(trusted is not None)
         self._shape = X.shape[1:] if X.ndim == 4 else (1, 1, X.shape[1])
         if X.ndim == 2 and not str(self.model).startswith("mlp"):
@@ -91,13 +96,9 @@ class ReweightClassifier(ClassifierMixin, BaseEstimator):
                 "such as mlp-256; the others are for images [n, h, w, c]"
             )
         _network(self.model, len(self.classes_), self._shape)
-        check_rows_finite("X", X)
+        check_finite_rows("X", X)
         clean_X, clean_labels = self._clean(X, labels, trusted)
-        if X.ndim == 2:
-            scaler = StandardScaler()
-            for _, block in blocks(X):
-                scaler.partial_fit(block.astype(np.float64))
-            self.mean_, self.scale_ = scaler.mean_, scaler.scale_
+        self._moments = mean_and_deviation(X) if X.ndim == 2 else None
         _, fitted = fit(
             self._config(len(X), len(clean_X)),
             self._rows(X),
@@ -117,12 +118,10 @@ class ReweightClassifier(ClassifierMixin, BaseEstimator):
     def predict_proba(self, X: Any) -> np.ndarray:
         """The classes' probabilities, ``[n, K]``, the mean over the networks."""
         check_is_fitted(self)
-        array = check_array(X, estimator=self, **_AS_IS)
-        _check_shape("X", array)
-        if array.ndim == 4 or self._shape[0] > 1:
-            _check_like("X", array, self._shape)
+        array = check_array(X, estimator=self, **AS_IS)
+        check_shape("X", array, self._shape if self._moments is None else None)
         validate_data(self, X, reset=False, skip_check_array=True)  # number and names of features
-        check_rows_finite("X", array)
+        check_finite_rows("X", array)
         return self._probabilities(array)
 
     def predict(self, X: Any) -> np.ndarray:
@@ -141,8 +140,8 @@ class ReweightClassifier(ClassifierMixin, BaseEstimator):
             )
         arrays = {"params": self._params, "model_state": self._model_state}
         arrays |= {"weights": self.weights_, "label_quality": self.label_quality_}
-        if hasattr(self, "mean_"):
-            arrays |= {"mean": self.mean_, "scale": self.scale_}
+        if self._moments is not None:
+            arrays |= {"mean": self._moments[0], "deviation": self._moments[1]}
         parameters = self.get_params()
         if not isinstance(self.random_state, numbers.Integral):
             parameters["random_state"] = None  # no generator can be kept
@@ -188,8 +187,7 @@ class ReweightClassifier(ClassifierMixin, BaseEstimator):
         self.n_features_in_ = about["n_features_in"]
         if about["feature_names"] is not None:
             self.feature_names_in_ = np.array(about["feature_names"], object)
-        if "mean" in arrays:
-            self.mean_, self.scale_ = arrays["mean"], arrays["scale"]
+        self._moments = (arrays["mean"], arrays["deviation"]) if "mean" in arrays else None
         self.weights_, self.label_quality_ = arrays["weights"], arrays["label_quality"]
         self._params, self._model_state = arrays["params"], arrays.get("model_state", {})
         return self
@@ -252,7 +250,7 @@ class ReweightClassifier(ClassifierMixin, BaseEstimator):
         if trusted is None:
             return X[:1], labels[:1]
         if isinstance(trusted, tuple):
-            clean_X, clean_labels = _pair(trusted, X, self.classes_)
+            clean_X, clean_labels = read_pair(trusted, X.shape[1:], self.classes_)
         else:
             mask = np.asarray(trusted)
             if mask.dtype != bool or mask.shape != labels.shape:
@@ -268,7 +266,7 @@ class ReweightClassifier(ClassifierMixin, BaseEstimator):
         return clean_X, clean_labels
 
     def _rows(self, X: Any) -> Any:
-        return X if X.ndim == 4 else Standardised(X, self.mean_, self.scale_)
+        return X if self._moments is None else Standardised(X, *self._moments)
 
     def _probabilities(self, X: Any) -> np.ndarray:
         model = _network(self.model, len(self.classes_), self._shape)
@@ -288,53 +286,3 @@ def _network(name: str, num_classes: int, shape: tuple[int, int, int]) -> Model:
 def _quality(probabilities: np.ndarray, labels: np.ndarray) -> np.ndarray:
     """How likely each label is right, ``[n]``: its probability."""
     return probabilities[np.arange(len(labels)), labels]
-
-
-def _classes(y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The classes, sorted, and each label's index among them."""
-    try:
-        classes, labels = np.unique(y, return_inverse=True)
-    except TypeError:
-        kinds = ", ".join(sorted({type(label).__name__ for label in y.tolist()}))
-        raise ValueError(f"y: got labels of the types {kinds}; takes labels of one type") from None
-    if len(classes) < 2:
-        raise ValueError(f"y: got one class, {classes[0]!r}; takes two or more classes")
-    return classes, labels
-
-
-def _pair(trusted: tuple[Any, ...], X: Any, classes: np.ndarray) -> tuple[Any, np.ndarray]:
-    """Trusted examples that are given themselves, and their labels' indices among the classes."""
-    if len(trusted) != 2:
-        raise ValueError(f"trusted: got a tuple of {len(trusted)}; takes (X, y), or a mask [n]")
-    clean_X = check_array(trusted[0], input_name="trusted X", **_AS_IS)
-    clean_y = column_or_1d(trusted[1])
-    _check_like("trusted X", clean_X, X.shape[1:])
-    check_rows_finite("trusted X", clean_X)
-    if len(clean_X) != len(clean_y):
-        raise ValueError(
-            f"trusted: got {len(clean_X)} rows of X and {len(clean_y)} labels; takes as many"
-        )
-    codes = {label: code for code, label in enumerate(classes.tolist())}
-    unknown = [label for label in clean_y.tolist() if label not in codes]
-    if unknown:
-        raise ValueError(
-            f"trusted: got the label {unknown[0]!r}, which no example of y has; takes y's classes"
-        )
-    return clean_X, np.array([codes[label] for label in clean_y.tolist()])
-
-
-def _check_shape(argument: str, X: Any) -> None:
-    if X.ndim != 2 and not (X.ndim == 4 and X.dtype == np.uint8):
-        raise ValueError(
-            f"{argument}: got {X.dtype} {list(X.shape)}; takes features [n, d], or images "
-            "[n, h, w, c] of uint8"
-        )
-
-
-def _check_like(argument: str, X: Any, shape: tuple[int, ...]) -> None:
-    _check_shape(argument, X)
-    if X.shape[1:] != shape:
-        raise ValueError(
-            f"{argument}: got shape {list(X.shape)}; takes [n, {', '.join(map(str, shape))}], as "
-            "in the training"
-        )
