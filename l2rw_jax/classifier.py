@@ -12,7 +12,6 @@ import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
 from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.utils import check_array, check_random_state
-from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from l2rw_jax.data._check import check_finite, check_integer
@@ -86,7 +85,6 @@ class ReweightClassifier(ClassifierMixin, BaseEstimator):
         self._check_parameters()
         X, y = validate_data(self, X, y, **AS_IS)
         check_shape("X", X)
-        check_classification_targets(y)
         self.classes_, labels = index_classes(y)
         self.method_ = self._choose_method(trusted is not None)
         self._shape = X.shape[1:] if X.ndim == 4 else (1, 1, X.shape[1])
@@ -205,7 +203,7 @@ class ReweightClassifier(ClassifierMixin, BaseEstimator):
             replicas=self.networks,
             seed=int(check_random_state(self.random_state).randint(2**31)),
             batch_size=min(self.batch_size, n),
-            clean_size=m,
+            clean_size=min(100, m),  # that many are used at a time
             clean_batch_size=min(100, m),
             steps=steps,
             log_every=chunk,
@@ -232,6 +230,13 @@ class ReweightClassifier(ClassifierMixin, BaseEstimator):
             check_integer("steps", self.steps, 1, 2**30)
         if not check_finite("learning_rate", self.learning_rate) > 0:
             raise ValueError(f"learning_rate is {self.learning_rate}: give a number above 0")
+        try:
+            check_random_state(self.random_state)
+        except ValueError:
+            raise ValueError(
+                f"random_state: got {self.random_state!r}; takes an integer of at least 0, None, "
+                "or a numpy RandomState"
+            ) from None
         if self.class_weight not in (None, "balanced"):
             raise ValueError(f"class_weight: got {self.class_weight!r}; takes None or 'balanced'")
 

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 from sklearn.preprocessing import StandardScaler
 from sklearn.utils import check_array, column_or_1d
+from sklearn.utils.multiclass import check_classification_targets
 
 # For scikit-learn's checks: arrays are read as they are, and a memory map block by block.
 AS_IS: dict[str, Any] = {"dtype": "numeric", "allow_nd": True, "ensure_all_finite": False}
@@ -91,8 +92,9 @@ def index_classes(y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     except TypeError:
         kinds = ", ".join(sorted({type(label).__name__ for label in y.tolist()}))
         raise ValueError(f"y: got labels of the types {kinds}; takes labels of one type") from None
+    check_classification_targets(y)
     if len(classes) < 2:
-        raise ValueError(f"y: got one class, {classes[0]!r}; takes two or more classes")
+        raise ValueError(f"y: got one class, {classes.tolist()[0]!r}; takes two or more classes")
     return classes, labels
 
 
