@@ -9,6 +9,11 @@ from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
+
+from l2rw_jax import _extras
+
+_extras.require("train", *_extras.TRAIN)
+
 from flax.traverse_util import flatten_dict, unflatten_dict
 from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.utils import check_array, check_random_state
@@ -22,7 +27,7 @@ from l2rw_jax.data.examples import (
     check_shape,
     index_classes,
     mean_and_deviation,
-    read_pair,
+    read_trusted,
 )
 from l2rw_jax.methods import get_method
 from l2rw_jax.models import Model, create_model
@@ -35,13 +40,38 @@ _PIXELS = {"low": -1.0, "high": 1.0}
 
 
 class ReweightClassifier(ClassifierMixin, BaseEstimator):
-    """Networks trained on labels some of which are wrong.
+    """A classifier for labels some of which are wrong, or whose classes are rare.
+
+    It trains several networks side by side. ``weights_`` and ``label_quality_`` tell which labels
+    to look at again. Each step draws a batch with replacement; the learning rate is a tenth after a
+    half of the steps, and again after three quarters.
+
+    Args:
+      method: ``"auto"`` is ``"evidence"`` where there are trusted examples, else ``"gce"``, a
+        robust loss; or any other of ``l2rw_jax.methods.METHODS``.
+      model: ``mlp-H1-H2-...``; for images also ``lenet``, ``resnet-D`` or ``wrn-D-K``.
+      networks: how many are trained; their mean is predicted.
+      steps: of each network, above 100 rounded up to hundreds; None: 20 epochs, but from 500 to
+        4,000 steps, and one epoch at least.
+      batch_size: examples of a batch, or all where there are fewer.
+      learning_rate: that of SGD with momentum 0.9, at first.
+      class_weight: ``"balanced"`` draws every class equally often.
+      random_state: an integer, None, or a NumPy ``RandomState``.
+      verbose: whether to show a progress bar.
 
     Attributes:
-      classes_: ``[K]`` the labels, sorted.
-      label_quality_: ``[n]`` how likely each training label is right, 0 to 1.
-      weights_: ``[n]`` what each training example counted for in the training, 1 in the mean.
+      classes_: the labels, sorted.  # shape=(K,)
+      label_quality_: how likely each training label is right, 0 to 1.  # shape=(n,)
+      weights_: what each training example counted for, 1 in the mean; 1 for an example that was
+        never drawn.  # shape=(n,)
       method_: the method that was used.
+
+    >>> from sklearn.datasets import load_digits
+    >>> X, y = load_digits(return_X_y=True)
+    >>> trusted = np.arange(len(y)) < 100
+    >>> classifier = ReweightClassifier(model="mlp-32", networks=1, steps=200)
+    >>> classifier.fit(X, y, trusted).score(X, y) > 0.9
+    True
     """
 
     def __init__(
@@ -71,16 +101,19 @@ class ReweightClassifier(ClassifierMixin, BaseEstimator):
         """Trains the networks.
 
         Args:
-          X: ``[n, d]`` features, or ``[n, h, w, c]`` uint8 images; a memory map is read as needed.
+          X: ``[n, d]`` features, of any numbers, which are standardised; or ``[n, h, w, c]`` uint8
+            images. A memory map is never read whole at once.
           y: ``[n]`` labels of two or more classes.
-          trusted: which labels were verified, ``[n]`` bool; or a tuple ``(X, y)`` of verified
-            examples; or None.
+          trusted: which labels were verified, ``[n]`` bool: they are trained on like all others,
+            too. Or a tuple ``(X, y)`` of verified examples beside: only methods that need them use
+            these. They need not have every class. Or None.
 
         Returns:
           The classifier itself.
 
         Raises:
-          ValueError: an argument cannot be used; the message says what can.
+          ValueError: an argument cannot be used; nothing was trained.
+          RunError: the training diverged.
         """
         self._check_parameters()
         X, y = validate_data(self, X, y, **AS_IS)
@@ -95,7 +128,7 @@ class ReweightClassifier(ClassifierMixin, BaseEstimator):
             )
         _network(self.model, len(self.classes_), self._shape)
         check_finite_rows("X", X)
-        clean_X, clean_labels = self._clean(X, labels, trusted)
+        clean_X, clean_labels = read_trusted(trusted, X, labels, self.classes_)
         self._moments = mean_and_deviation(X) if X.ndim == 2 else None
         _, fitted = fit(
             self._config(len(X), len(clean_X)),
@@ -192,8 +225,9 @@ class ReweightClassifier(ClassifierMixin, BaseEstimator):
 
     def _config(self, n: int, m: int) -> Any:
         """The trainer's config: a recipe that works on a wide range of data."""
-        # 40 epochs, in hundreds.
-        steps = self.steps or min(4000, max(500, 40 * n // self.batch_size))
+        epoch = -(-n // self.batch_size)
+        # 20 epochs of a few thousand examples, but no more than make wrong labels learned by heart.
+        steps = self.steps or max(epoch, min(4000, max(500, 20 * epoch)))
         chunk = min(steps, 100)
         steps = -(-steps // chunk) * chunk
         config = default_config()
@@ -249,26 +283,6 @@ class ReweightClassifier(ClassifierMixin, BaseEstimator):
                 f"method={self.method!r}; without them, take method='auto'"
             )
         return self.method
-
-    def _clean(self, X: Any, labels: np.ndarray, trusted: Any) -> tuple[Any, np.ndarray]:
-        """The trusted examples; where there are none, one that no method looks at."""
-        if trusted is None:
-            return X[:1], labels[:1]
-        if isinstance(trusted, tuple):
-            clean_X, clean_labels = read_pair(trusted, X.shape[1:], self.classes_)
-        else:
-            mask = np.asarray(trusted)
-            if mask.dtype != bool or mask.shape != labels.shape:
-                raise ValueError(
-                    f"trusted: got {mask.dtype} {list(mask.shape)}; takes bool {list(labels.shape)}"
-                    ", True where a label was verified, or a tuple (X, y)"
-                )
-            clean_X, clean_labels = X[mask], labels[mask]
-        if len(clean_labels) < 2:
-            raise ValueError(
-                f"trusted: got {len(clean_labels)} verified examples; takes 2 or more, or None"
-            )
-        return clean_X, clean_labels
 
     def _rows(self, X: Any) -> Any:
         return X if self._moments is None else Standardised(X, *self._moments)

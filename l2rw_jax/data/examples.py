@@ -98,10 +98,43 @@ def index_classes(y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return classes, labels
 
 
-def read_pair(
+def read_trusted(
+    trusted: Any, X: np.ndarray, labels: np.ndarray, classes: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """The trusted examples and their labels' indices among the classes.
+
+    Args:
+      trusted: a mask ``[n]``, a tuple ``(X, y)``, or None: then one example, for methods that do
+        not look at it.
+      X: ``[n, ...]`` the training examples.
+      labels: ``[n]`` their labels' indices.
+      classes: ``[K]`` the labels, sorted.
+
+    Raises:
+      ValueError: they cannot be used.
+    """
+    if trusted is None:
+        return X[:1], labels[:1]
+    if isinstance(trusted, tuple):
+        clean_X, clean_labels = _read_pair(trusted, X.shape[1:], classes)
+    else:
+        mask = np.asarray(trusted)
+        if mask.dtype != bool or mask.shape != labels.shape:
+            raise ValueError(
+                f"trusted: got {mask.dtype} {list(mask.shape)}; takes bool {list(labels.shape)}"
+                ", True where a label was verified, or a tuple (X, y)"
+            )
+        clean_X, clean_labels = X[mask], labels[mask]
+    if len(clean_labels) < 2:
+        raise ValueError(
+            f"trusted: got {len(clean_labels)} verified examples; takes 2 or more, or None"
+        )
+    return clean_X, clean_labels
+
+
+def _read_pair(
     trusted: tuple[Any, ...], shape: tuple[int, ...], classes: np.ndarray
 ) -> tuple[Any, np.ndarray]:
-    """Trusted examples that are given themselves, and their labels' indices among the classes."""
     if len(trusted) != 2:
         raise ValueError(f"trusted: got a tuple of {len(trusted)}; takes (X, y), or a mask [n]")
     clean_X = check_array(trusted[0], input_name="trusted X", **AS_IS)
