@@ -31,8 +31,7 @@ from l2rw_jax.data.examples import (
 )
 from l2rw_jax.methods import get_method
 from l2rw_jax.models import Model, create_model
-from l2rw_jax.training.config import default_config
-from l2rw_jax.training.fit import fit, probabilities
+from l2rw_jax.training.fit import fit, probabilities, recipe
 from l2rw_jax.training.workdir import to_json
 
 _MODEL, _CONFIG, _FORMAT = "model.npz", "config.json", 1
@@ -120,18 +119,32 @@ class ReweightClassifier(ClassifierMixin, BaseEstimator):
         check_shape("X", X)
         self.classes_, labels = index_classes(y)
         self.method_ = self._choose_method(trusted is not None)
-        self._shape = X.shape[1:] if X.ndim == 4 else (1, 1, X.shape[1])
+        shape = X.shape[1:] if X.ndim == 4 else (1, 1, X.shape[1])
+        self._network = str(self.model), len(self.classes_), shape
         if X.ndim == 2 and not str(self.model).startswith("mlp"):
             raise ValueError(
-                f"model: got {self.model!r} for features of shape {X.shape}; takes mlp-H1-H2-..., "
-                "such as mlp-256; the others are for images [n, h, w, c]"
+                f"model: got {self.model!r} for features {list(X.shape)}; takes mlp-H1-H2-..., "
+                "such as mlp-256; others are for images [n, h, w, c]"
             )
-        _network(self.model, len(self.classes_), self._shape)
+        _create(*self._network)
         check_finite_rows("X", X)
         clean_X, clean_labels = read_trusted(trusted, X, labels, self.classes_)
         self._moments = mean_and_deviation(X) if X.ndim == 2 else None
+        config = recipe(
+            len(X),
+            len(clean_X),
+            steps=self.steps,
+            batch_size=self.batch_size,
+            method=self.method_,
+            model=self._network[0],
+            replicas=self.networks,
+            seed=int(check_random_state(self.random_state).randint(2**31)),
+            learning_rate=self.learning_rate,
+            balanced=self.class_weight == "balanced",
+            **_PIXELS,
+        )
         _, fitted = fit(
-            self._config(len(X), len(clean_X)),
+            config,
             self._rows(X),
             labels,
             self._rows(clean_X)[:],
@@ -150,14 +163,14 @@ class ReweightClassifier(ClassifierMixin, BaseEstimator):
         """The classes' probabilities, ``[n, K]``, the mean over the networks."""
         check_is_fitted(self)
         array = check_array(X, estimator=self, **AS_IS)
-        check_shape("X", array, self._shape if self._moments is None else None)
+        check_shape("X", array, self._network[2] if self._moments is None else None)
         validate_data(self, X, reset=False, skip_check_array=True)  # number and names of features
         check_finite_rows("X", array)
         return self._probabilities(array)
 
     def predict(self, X: Any) -> np.ndarray:
         """The likeliest classes, ``[n]``."""
-        chosen = self.predict_proba(X).argmax(1)
+        chosen = self.predict_proba(X).argmax(1)  # first, which says if nothing was trained
         return self.classes_[chosen]
 
     def save(self, folder: str | os.PathLike[str]) -> None:
@@ -172,7 +185,7 @@ class ReweightClassifier(ClassifierMixin, BaseEstimator):
         arrays = {"params": self._params, "model_state": self._model_state}
         arrays |= {"weights": self.weights_, "label_quality": self.label_quality_}
         if self._moments is not None:
-            arrays |= {"mean": self._moments[0], "deviation": self._moments[1]}
+            arrays["moments"] = np.stack(self._moments)
         parameters = self.get_params()
         if not isinstance(self.random_state, numbers.Integral):
             parameters["random_state"] = None  # no generator can be kept
@@ -182,7 +195,7 @@ class ReweightClassifier(ClassifierMixin, BaseEstimator):
             "method": self.method_,
             "classes": classes,
             "classes_dtype": self.classes_.dtype.str,
-            "shape": self._shape,
+            "network": self._network,
             "n_features_in": self.n_features_in_,
             "feature_names": getattr(self, "feature_names_in_", None),
         }
@@ -213,44 +226,17 @@ class ReweightClassifier(ClassifierMixin, BaseEstimator):
             ) from None
 
     def _restore(self, about: dict[str, Any], arrays: dict[str, Any]) -> Self:
-        self.method_, self._shape = about["method"], tuple(about["shape"])
+        self.method_ = about["method"]
+        name, num_classes, shape = about["network"]
+        self._network = name, num_classes, tuple(shape)
         self.classes_ = np.array(about["classes"], about["classes_dtype"])
         self.n_features_in_ = about["n_features_in"]
         if about["feature_names"] is not None:
             self.feature_names_in_ = np.array(about["feature_names"], object)
-        self._moments = (arrays["mean"], arrays["deviation"]) if "mean" in arrays else None
+        self._moments = arrays.get("moments")
         self.weights_, self.label_quality_ = arrays["weights"], arrays["label_quality"]
         self._params, self._model_state = arrays["params"], arrays.get("model_state", {})
         return self
-
-    def _config(self, n: int, m: int) -> Any:
-        """The trainer's config: a recipe that works on a wide range of data."""
-        epoch = -(-n // self.batch_size)
-        # 20 epochs of a few thousand examples, but no more than make wrong labels learned by heart.
-        steps = self.steps or max(epoch, min(4000, max(500, 20 * epoch)))
-        chunk = min(steps, 100)
-        steps = -(-steps // chunk) * chunk
-        config = default_config()
-        config.update(
-            method=self.method_,
-            model=self.model,
-            replicas=self.networks,
-            seed=int(check_random_state(self.random_state).randint(2**31)),
-            batch_size=min(self.batch_size, n),
-            clean_size=min(100, m),  # that many are used at a time
-            clean_batch_size=min(100, m),
-            steps=steps,
-            log_every=chunk,
-            eval_every=steps,
-            checkpoint_every=steps,
-            learning_rate=self.learning_rate,
-            boundaries=(steps // 2, 3 * steps // 4) if steps >= 4 else (),
-            weight_decay=1e-3,
-            clip_norm=5.0,
-            balanced=self.class_weight == "balanced",
-            **_PIXELS,
-        )
-        return config
 
     def _check_parameters(self) -> None:
         if self.method != "auto" and get_method(self.method).needs == "truth":
@@ -264,13 +250,7 @@ class ReweightClassifier(ClassifierMixin, BaseEstimator):
             check_integer("steps", self.steps, 1, 2**30)
         if not check_finite("learning_rate", self.learning_rate) > 0:
             raise ValueError(f"learning_rate is {self.learning_rate}: give a number above 0")
-        try:
-            check_random_state(self.random_state)
-        except ValueError:
-            raise ValueError(
-                f"random_state: got {self.random_state!r}; takes an integer of at least 0, None, "
-                "or a numpy RandomState"
-            ) from None
+        check_random_state(self.random_state)
         if self.class_weight not in (None, "balanced"):
             raise ValueError(f"class_weight: got {self.class_weight!r}; takes None or 'balanced'")
 
@@ -288,13 +268,12 @@ class ReweightClassifier(ClassifierMixin, BaseEstimator):
         return X if self._moments is None else Standardised(X, *self._moments)
 
     def _probabilities(self, X: Any) -> np.ndarray:
-        model = _network(self.model, len(self.classes_), self._shape)
-        rows = self._rows(X)
+        model, rows = _create(*self._network), self._rows(X)
         return probabilities(model, self._params, self._model_state, rows, **_PIXELS)
 
 
 @functools.lru_cache(maxsize=8)
-def _network(name: str, num_classes: int, shape: tuple[int, int, int]) -> Model:
+def _create(name: str, num_classes: int, shape: tuple[int, int, int]) -> Model:
     """The network of that name, the same object each time: what it compiles to is kept by it."""
     try:
         return create_model(name, num_classes=num_classes, image_shape=shape)

@@ -113,6 +113,20 @@ def test_images_are_taken_as_they_are(tmp_path):
         own.predict(X)
 
 
+@pytest.mark.slow
+def test_running_moments_are_kept(tmp_path):
+    images = (X * 15).astype(np.uint8).reshape(-1, 8, 8, 1)
+    own = ReweightClassifier(model="resnet-8", networks=2, steps=2).fit(images, Y, TRUSTED)
+    own.save(tmp_path)
+    loaded = ReweightClassifier.load(tmp_path)
+    np.testing.assert_array_equal(loaded.predict_proba(images), own.predict_proba(images))
+
+
+def test_new_parameters_leave_the_fitted_networks_alone(fitted):
+    own = pickle.loads(pickle.dumps(fitted)).set_params(model="mlp-3")
+    np.testing.assert_array_equal(own.predict(X), fitted.predict(X))
+
+
 def test_few_examples_make_one_small_batch():
     own = ReweightClassifier(**TINY).fit(X[:3], ["a", "b", "a"])
     assert own.predict(X[:3]).tolist() == ["a", "b", "a"]
@@ -221,14 +235,14 @@ MISTAKES = {
     "clean_only alone": ({"method": "clean_only"}, (X, Y), "trusted: got None; takes a mask"),
     "model": ({"model": "mpl-256"}, (X, Y), "model: got 'mpl-256'"),
     "width": ({"model": "mlp-0"}, (X, Y), "model: got 'mlp-0'; allowed: mlp-H1-H2"),
-    "convolutions": ({"model": "lenet"}, (X, Y), "model: got 'lenet' for features of shape"),
+    "convolutions": ({"model": "lenet"}, (X, Y), "model: got 'lenet' for features [600, 64]"),
     "steps": ({"steps": 0}, (X, Y), "steps is 0: give an integer in 1.."),
     "networks": ({"networks": 2.5}, (X, Y), "networks is 2.5: give an integer in 1..1000"),
     "batch size": ({"batch_size": 0}, (X, Y), "batch_size is 0: give an integer in 1.."),
     "rate": ({"learning_rate": -1}, (X, Y), "learning_rate is -1: give a number above 0"),
     "no rate": ({"learning_rate": np.nan}, (X, Y), "learning_rate is nan: give a finite number"),
     "class weight": ({"class_weight": {0: 1}}, (X, Y), "class_weight: got {0: 1}; takes None or"),
-    "seed": ({"random_state": "a"}, (X, Y), "random_state: got 'a'; takes an integer"),
+    "seed": ({"random_state": "a"}, (X, Y), "'a' cannot be used to seed"),
 }
 
 

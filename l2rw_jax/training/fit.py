@@ -13,6 +13,7 @@ from ml_collections import ConfigDict, FrozenConfigDict
 from l2rw_jax import data
 from l2rw_jax.models import Model
 from l2rw_jax.training.batches import make_rows
+from l2rw_jax.training.config import default_config
 from l2rw_jax.training.errors import RunError
 from l2rw_jax.training.prepare import Part, RunData
 from l2rw_jax.training.resolve import resolve
@@ -36,6 +37,33 @@ class Fitted(NamedTuple):
     counts: np.ndarray
     params: Any
     model_state: Any
+
+
+def recipe(n: int, m: int, *, steps: int | None, batch_size: int, **fields: Any) -> ConfigDict:
+    """The config of a training in memory, by a recipe that suits most features.
+
+    Args:
+      n: number of training examples.
+      m: number of trusted examples.
+      steps: above 100 rounded up to hundreds; None: 20 epochs, but from 500 to 4,000 steps, and one
+        epoch at least.
+      batch_size: examples of a batch; n where there are fewer.
+      fields: of the config, besides.
+
+    >>> recipe(10_000, 50, steps=None, batch_size=100).steps
+    2000
+    """
+    epoch = n // batch_size
+    steps = steps or max(epoch, min(4000, max(500, 20 * epoch)))
+    chunk = min(steps, 100)
+    steps = -(-steps // chunk) * chunk
+    config = default_config()
+    config.update(steps=steps, log_every=chunk, eval_every=steps, checkpoint_every=steps)
+    config.update(batch_size=min(batch_size, n), clean_batch_size=min(100, m), clean_size=m)
+    config.boundaries = (steps // 2, 3 * steps // 4) if steps >= 4 else ()
+    config.update(weight_decay=1e-3, clip_norm=5.0)
+    config.update(fields)
+    return config
 
 
 def fit(
@@ -72,7 +100,8 @@ def fit(
     """
     config = ConfigDict(config)
     seeds = np.arange(config.seed, config.seed + config.replicas, dtype=np.uint32)
-    config.update(seed=0, replicas=1)  # each network has its own seed
+    # What the programs do not depend on.
+    config.update(seed=0, replicas=1, clean_size=config.clean_batch_size)
     run_data = _run_data(labels, clean_images, clean_labels, num_classes)
     programs = _programs(FrozenConfigDict(config), images.shape[1:], num_classes)
     state = programs.init(seeds, run_data.confusion, len(labels))

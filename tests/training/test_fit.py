@@ -10,10 +10,10 @@ import pytest
 from l2rw_jax import data
 from l2rw_jax.methods import get_method
 from l2rw_jax.models import create_model
-from l2rw_jax.training import ConfigError, RunError, default_config
+from l2rw_jax.training import ConfigError, RunError, default_config, validate
 from l2rw_jax.training import fit as fit_module
 from l2rw_jax.training.batches import make_batches
-from l2rw_jax.training.fit import fit, probabilities
+from l2rw_jax.training.fit import fit, probabilities, recipe
 from l2rw_jax.training.optimizers import make_inner, make_optimizer
 from l2rw_jax.training.prepare import Part, RunData
 from l2rw_jax.training.state import create_state, initial_transition, mean_weights, seed_keys
@@ -105,6 +105,15 @@ def test_networks_side_by_side_are_those_of_their_seeds():
     np.testing.assert_array_equal(together.counts, counts)
     total = sum(single.counts * single.weights for single in singles)
     assert_close(together.weights, total / np.maximum(counts, 1))
+
+
+@pytest.mark.parametrize(
+    "n, m, steps", [(3, 2, None), (3, 2, 1), (90, 90, 130), (10**6, 500, None)]
+)
+def test_the_recipe_is_a_config_for_any_size(n, m, steps):
+    config = validate(recipe(n, m, steps=steps, batch_size=100, method="gce"))
+    assert config.batch_size <= n and config.clean_batch_size <= m
+    assert config.steps >= (steps or 500) and config.steps * config.batch_size >= n
 
 
 class Recorded:
