@@ -151,12 +151,14 @@ def test_the_same_seed_gives_the_same_and_another_another():
     assert np.abs(a - c).max() > 1e-3
 
 
-def test_a_memory_map_is_an_array_that_is_not_read_whole(tmp_path, monkeypatch):
+def test_a_memory_map_that_is_read_in_blocks_trains_as_an_array_does(tmp_path, monkeypatch):
     np.save(tmp_path / "X.npy", X)
     monkeypatch.setattr("l2rw_jax.data.examples._BLOCK_BYTES", 8 * 64 * 7)  # seven rows
     mapped = np.load(tmp_path / "X.npy", mmap_mode="r")
     own, whole = (ReweightClassifier(**TINY).fit(A, Y, TRUSTED) for A in (mapped, X))
     np.testing.assert_allclose(own.predict_proba(mapped), whole.predict_proba(X), atol=1e-5)
+    with pytest.raises(ValueError, match="X: row 17 holds NaN"):
+        own.predict(changed(np.nan))
 
 
 @pytest.mark.parametrize("keep", ["save", "pickle", "joblib"])
