@@ -31,6 +31,7 @@ from l2rw_jax.data.examples import (
 )
 from l2rw_jax.methods import get_method
 from l2rw_jax.models import Model, create_model
+from l2rw_jax.quality import label_quality
 from l2rw_jax.training.fit import fit, probabilities, recipe
 from l2rw_jax.training.workdir import to_json
 
@@ -78,7 +79,7 @@ class ReweightClassifier(ClassifierMixin, BaseEstimator):
         method: str = "auto",
         model: str = "mlp-256",
         *,
-        networks: int = 3,
+        networks: int = 5,
         steps: int | None = None,
         batch_size: int = 100,
         learning_rate: float = 0.05,
@@ -156,7 +157,7 @@ class ReweightClassifier(ClassifierMixin, BaseEstimator):
         drawn = fitted.counts > 0
         mean = fitted.weights[drawn].mean() or 1.0  # clean_only's are all 0
         self.weights_ = np.where(drawn, fitted.weights / mean, 1)
-        self.label_quality_ = _quality(self._probabilities(X), labels)
+        self.label_quality_ = label_quality(self._probabilities(X), labels)
         return self
 
     def predict_proba(self, X: Any) -> np.ndarray:
@@ -279,8 +280,3 @@ def _create(name: str, num_classes: int, shape: tuple[int, int, int]) -> Model:
         return create_model(name, num_classes=num_classes, image_shape=shape)
     except ValueError as error:
         raise ValueError(str(error).replace("name:", "model:", 1)) from None
-
-
-def _quality(probabilities: np.ndarray, labels: np.ndarray) -> np.ndarray:
-    """How likely each label is right, ``[n]``: its probability."""
-    return probabilities[np.arange(len(labels)), labels]

@@ -116,7 +116,6 @@ def evidence(
         weights, scores = evidence_weights(
             *(aux["logits"], batch["label"], aux["features"]),
             *(clean["logits"], clean_batch["label"], clean["features"]),
-            tolerance=1 + 1.5 * jnp.maximum(0, 1 - batch["progress"] / 0.75),
             axis_name=axis_name,
         )
         loss, grads = weighted_sum(weights, losses, pullback, axis_name)

@@ -17,6 +17,8 @@ from sklearn.preprocessing import MinMaxScaler
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
 from l2rw_jax.classifier import ReweightClassifier
+from l2rw_jax.data.examples import mean_and_deviation
+from l2rw_jax.quality import label_quality
 
 TINY = {"model": "mlp-16", "networks": 1, "steps": 100}
 
@@ -57,8 +59,8 @@ def test_it_finds_the_wrong_labels(fitted):
     assert fitted.classes_.tolist() == sorted(NAMES)
     assert fitted.score(X, NAMES[TRUE]) > 0.85  # a third of the labels are wrong
     probabilities = fitted.predict_proba(X)
-    given = [fitted.classes_.tolist().index(name) for name in NAMES[Y]]
-    np.testing.assert_allclose(fitted.label_quality_, probabilities[np.arange(len(X)), given])
+    given = np.array([fitted.classes_.tolist().index(name) for name in NAMES[Y]])
+    np.testing.assert_allclose(fitted.label_quality_, label_quality(probabilities, given))
     assert roc_auc_score(Y == TRUE, fitted.label_quality_) > 0.9
     assert roc_auc_score(Y == TRUE, fitted.weights_) > 0.8
     np.testing.assert_allclose(fitted.weights_.mean(), 1, rtol=1e-4)
@@ -80,11 +82,16 @@ def test_trusted_examples_may_lack_a_class():
     assert 3 in ReweightClassifier(**TINY).fit(X, Y, mask).predict(X)
 
 
-def test_units_of_the_columns_do_not_matter():
-    units = 10.0 ** np.arange(-32, 32) / 1e3
-    moved = (X * units + 5 * units).astype(np.float64)
-    predictions = [ReweightClassifier(**TINY).fit(A, Y).predict_proba(A) for A in (X, moved)]
+def test_units_of_a_table_s_columns_do_not_matter():
+    first, second = 10.0 ** np.arange(-32, 32), 10.0 ** np.arange(32, -32, -1)
+    tables = [(X * units + 5 * units).astype(np.float64) for units in (first, second)]
+    predictions = [ReweightClassifier(**TINY).fit(A, Y).predict_proba(A) for A in tables]
     np.testing.assert_allclose(*predictions, atol=1e-2)
+
+
+def test_columns_of_one_kind_keep_their_proportions():
+    _, deviation = mean_and_deviation(X[:, 1:] * 7.0)
+    np.testing.assert_allclose(deviation, 7 * np.sqrt(X[:, 1:].var(0).mean()))
 
 
 @pytest.mark.parametrize("dtype", [np.float16, np.float32, np.uint8, np.int64])

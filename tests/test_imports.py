@@ -25,6 +25,7 @@ ORDER = [
     {"methods"},
     {"training"},
     {"reports"},
+    {"quality"},
     {"classifier"},
     {"audit"},
 ]

@@ -11,6 +11,7 @@ from sklearn.utils.multiclass import check_classification_targets
 
 # For scikit-learn's checks: arrays are read as they are, and a memory map block by block.
 AS_IS: dict[str, Any] = {"dtype": "numeric", "allow_nd": True, "ensure_all_finite": False}
+_ONE_KIND = 10.0  # largest deviation over the median; 6 of an embedding by principal components
 _BLOCK_BYTES = 2**26  # of float64, read at a time
 
 
@@ -52,11 +53,19 @@ def blocks(array: Any) -> Iterator[tuple[int, np.ndarray]]:
 
 
 def mean_and_deviation(array: Any) -> tuple[np.ndarray, np.ndarray]:
-    """Each column's mean and deviation, ``[d]`` float64; 1 for the deviation of a constant."""
+    """Each column's mean and deviation, ``[d]`` float64; a constant's is above its rounding.
+
+    Columns of one kind, such as an embedding's, share one deviation: a large one then goes on
+    saying more. A table's columns, whose units differ, have each its own.
+    """
     scaler = StandardScaler()
     for _, block in blocks(array):
         scaler.partial_fit(block.astype(np.float64))
-    return scaler.mean_, scaler.scale_
+    varied = scaler.scale_[scaler.var_ > 0]
+    if len(varied) and varied.max() <= _ONE_KIND * np.median(varied):
+        return scaler.mean_, np.full(len(scaler.scale_), np.sqrt(np.mean(scaler.var_)))
+    constant = scaler.scale_ == 1
+    return scaler.mean_, np.where(constant, np.maximum(1, abs(scaler.mean_)), scaler.scale_)
 
 
 def check_finite_rows(argument: str, array: Any) -> None:
