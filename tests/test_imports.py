@@ -22,6 +22,7 @@ ORDER = [
     {"transform", "learned", "evidence"},
     {"chain"},
     {"losses", "models", "data"},
+    {"_weightings"},
     {"methods"},
     {"training"},
     {"reports"},

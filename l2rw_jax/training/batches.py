@@ -9,7 +9,7 @@ from jax.typing import ArrayLike
 from ml_collections import ConfigDict
 
 from l2rw_jax import data
-from l2rw_jax.methods import own_part
+from l2rw_jax._weightings import own_part
 from l2rw_jax.training.prepare import Part, RunData
 
 Arrays = dict[str, jax.Array]  # a batch, or metrics
