@@ -33,6 +33,7 @@ from l2rw_jax._weightings import (
     by,
     equal,
     hard_mining,
+    inverse_loss,
     proportion,
     random,
     weighted,
@@ -145,6 +146,7 @@ METHODS = {
     "resample": Method(by(equal), balanced=True),
     "hard_mining": Method(by(hard_mining)),
     "weighted": Method(by(weighted), needs="truth"),
+    "inverse_loss": Method(by(inverse_loss)),
     "gce": Method(by(equal), functools.partial(losses.generalized_cross_entropy, q=0.7)),
     "label_smoothing": Method(
         by(equal), functools.partial(losses.smoothed_cross_entropy, smoothing=0.1)

@@ -8,6 +8,7 @@ from jax.sharding import Mesh
 from jax.sharding import PartitionSpec as P
 
 from l2rw_jax import losses
+from l2rw_jax._weightings import inverse_loss
 from l2rw_jax.evidence import evidence_weights
 from l2rw_jax.methods import METHODS, get_method
 
@@ -120,6 +121,17 @@ def test_proportion_gives_every_class_its_inverse_frequency(problem):
 def test_weighted_gives_every_label_its_true_over_its_noisy_frequency(problem):
     want = np.array([30 / 20, 40 / 10, 30 / 70])[LABELS]
     np.testing.assert_allclose(_weights("weighted", problem), want / 8, rtol=1e-14)
+
+
+def test_inverse_loss_gives_weights_by_one_over_the_loss_and_a_constant(problem):
+    params, batch, _ = problem
+    raw = 1 / (np.asarray(_losses(params, batch)[0]) + 0.3)
+    np.testing.assert_allclose(_weights("inverse_loss", problem), raw / raw.sum(), rtol=1e-14)
+
+
+def test_inverse_loss_leaves_out_a_loss_that_is_not_finite():
+    weights = inverse_loss(jnp.array([0.7, jnp.inf, 0.2, jnp.nan]), {}, jax.random.key(0), None)
+    np.testing.assert_allclose(weights, [1 / 3, 0, 2 / 3, 0], rtol=1e-6)
 
 
 @pytest.mark.parametrize(
