@@ -86,6 +86,26 @@ def check_per_example(argument: str, values: Any) -> jax.Array:
     return checked
 
 
+def check_weights(argument: str, weights: Any, losses: jax.Array) -> jax.Array:
+    """Returns ``weights`` if it is a floating array with a weight for each loss."""
+    checked = check_per_example(argument, weights)
+    if checked.shape != losses.shape:
+        raise ValueError(
+            f"{argument}: got shape {checked.shape}; takes {losses.shape}, a weight for each loss."
+        )
+    return checked
+
+
+def check_weights_fn(weights_fn: Any, min_weight: Any, *groups: Any) -> None:
+    """Raises unless it is None, or a function and alone in saying how scores become weights."""
+    if weights_fn is None:
+        return
+    if not callable(weights_fn):
+        raise TypeError(f"weights_fn: got {type(weights_fn).__name__}; takes a function or None.")
+    if any(x is not None for x in groups) or not isinstance(min_weight, float) or min_weight:
+        raise ValueError("weights_fn: takes no min_weight or groups beside it: use them inside it.")
+
+
 def check_groups(
     groups: Any, num_groups: int | None, scores: jax.Array, axis_name: AxisName
 ) -> tuple[jax.Array, int]:

@@ -45,6 +45,7 @@ def reweighted_value_and_grad(
     min_weight: ArrayLike = 0.0,
     groups: ArrayLike | Callable[[Any], ArrayLike] | None = None,
     num_groups: int | None = None,
+    weights_fn: Callable[[jax.Array, jax.Array], jax.Array] | None = None,
     micro_batch_size: int | None = None,
     axis_name: AxisName = None,
 ) -> ValueAndGrad:
@@ -72,6 +73,8 @@ def reweighted_value_and_grad(
       groups: ``[b]`` integers, or a function ``batch -> [b]``: the examples of a group share a
         weight (see ``example_weights``).
       num_groups: number of groups.
+      weights_fn: ``(scores, losses) -> [b]``, weights of at least 0 in place of
+        ``example_weights``, whose options are then refused; with ``axis_name`` of this part.
       micro_batch_size: examples that are computed at a time, to hold fewer activations; must divide
         b and m. The scores of all parts are normalised together, so the result is that of the whole
         batch unless losses depend on each other. Arrays of both batches have the examples as first
@@ -97,6 +100,7 @@ def reweighted_value_and_grad(
     [0.2 0.8 0. ] 0.85 -3.4
     """
     _validate.check_options(inner, mode, min_weight)
+    _validate.check_weights_fn(weights_fn, min_weight, groups, num_groups)
     if micro_batch_size is not None:
         per_example_loss_fn, clean_loss_fn = in_micro_batches(
             per_example_loss_fn, clean_loss_fn, micro_batch_size, has_aux=has_aux
@@ -124,6 +128,11 @@ def reweighted_value_and_grad(
         scored = linearize_and_score(
             losses_fn, lambda params: clean_loss_fn(params, clean_batch), params, lookahead
         )
+        if weights_fn is not None:
+            weights = _validate.check_weights(
+                "weights_fn's result", weights_fn(*scored[:2]), scored[1]
+            )
+            return reweighted(scored, weights, axis_name)
         weights = example_weights(
             scored[0],
             min_weight=min_weight,

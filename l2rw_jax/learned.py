@@ -128,12 +128,7 @@ def learned_value_and_grad(
 
         losses, jvp, aux = jax.linearize(losses_fn, params, has_aux=True)
         weights, weights_pullback = jax.vjp(lambda phi: weight_fn(phi, losses, batch), phi)
-        weights = _validate.check_per_example("weight_fn's result", weights)
-        if weights.shape != losses.shape:
-            raise ValueError(
-                f"weight_fn's result: got shape {weights.shape}; takes {losses.shape}, a weight "
-                "for each loss."
-            )
+        weights = _validate.check_weights("weight_fn's result", weights, losses)
         pullback = jax.linear_transpose(jvp, params)
         loss, grads = weighted_sum(weights, losses, pullback, axis_name)
 

@@ -68,6 +68,44 @@ def test_equals_its_parts(mode, name):
 
 @strict
 @both_modes
+def test_weights_fn_is_in_the_place_of_the_paper_s_weights(mode):
+    """A step of log losses has the gradient of each loss divided by it."""
+    w, batch, clean = linear()
+
+    def relative(scores, losses):
+        return example_weights(scores / losses)
+
+    fn = reweighted_value_and_grad(squares, mean_squares, mode=mode, weights_fn=relative)
+    (loss, aux), grads = jax.jit(fn)(w, batch, clean)
+    log_scores = example_scores(
+        lambda w: jnp.log(squares(w, batch)), lambda w: mean_squares(w, clean), w, mode=mode
+    )
+    problems.assert_close(aux.weights, example_weights(log_scores), 1e-12)
+    assert not np.allclose(aux.weights, example_weights(aux.scores))
+    want = jax.value_and_grad(lambda w: jnp.vdot(aux.weights, squares(w, batch)))(w)
+    problems.assert_close((loss, grads), want, 1e-12)
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "match"),
+    [
+        ({"weights_fn": 3}, TypeError, r"weights_fn: got int; takes a function or None"),
+        ({"min_weight": 0.1}, ValueError, r"weights_fn: takes no min_weight or groups beside it"),
+        ({"groups": np.zeros(8, int)}, ValueError, r"weights_fn: takes no min_weight or groups"),
+        ({"num_groups": 3}, ValueError, r"weights_fn: takes no min_weight or groups beside it"),
+        ({"weights_fn": lambda u, w: w[:2]}, ValueError, r"weights_fn's result: got shape \(2,\);"),
+        ({"weights_fn": lambda u, w: w.sum()}, ValueError, r"weights_fn's result: got shape \(\);"),
+        ({"weights_fn": lambda u, w: None}, TypeError, r"weights_fn's result: got NoneType"),
+    ],
+)
+def test_a_wrong_weights_fn_is_refused(options, error, match):
+    options = {"weights_fn": lambda scores, losses: losses} | options
+    with pytest.raises(error, match=match):
+        reweighted_value_and_grad(squares, mean_squares, **options)(*linear())
+
+
+@strict
+@both_modes
 def test_aux_passes_through(mode):
     w, batch, clean = linear()
     fn = reweighted_value_and_grad(
