@@ -30,6 +30,7 @@ from l2rw_jax._types import AxisName, LossFn
 from l2rw_jax._weightings import (
     BatchValueAndGrad,
     MakeValueAndGrad,
+    batch_size,
     by,
     equal,
     hard_mining,
@@ -40,6 +41,9 @@ from l2rw_jax._weightings import (
 )
 from l2rw_jax.evidence import evidence_weights
 from l2rw_jax.gradients import ReweightAux, reweighted_value_and_grad, weighted_sum
+from l2rw_jax.weights import example_weights
+
+WEIGHTINGS = ("proportional", "sign", "relative")  # of l2rw, see score_weights
 
 
 class Method(NamedTuple):
@@ -70,18 +74,63 @@ def l2rw(
     rng: jax.Array,
     axis_name: AxisName = None,
     inner_state: optax.OptState = None,
+    weighting: str = "proportional",
+    min_weight: float = 0.0,
+    equal_share: float = 0.0,
     **options: Any,
 ) -> BatchValueAndGrad:
     """Weights by the clean batch's meta-gradient: the paper's method.
 
-    ``options`` are those of ``reweighted_value_and_grad``: inner, mode, lookahead_mask, min_weight;
-    ``inner_state`` is the inner optimizer's.
+    ``weighting``, ``min_weight`` and ``equal_share`` are those of ``score_weights``, ``options``
+    those of ``reweighted_value_and_grad``: inner, mode, lookahead_mask; ``inner_state`` is the
+    inner optimizer's.
     """
     del rng
+    weights_fn = functools.partial(
+        score_weights,
+        weighting=weighting,
+        min_weight=min_weight,
+        equal_share=equal_share,
+        axis_name=axis_name,
+    )
     value_and_grad = reweighted_value_and_grad(
-        per_example_loss_fn, clean_loss_fn, has_aux=True, axis_name=axis_name, **options
+        per_example_loss_fn,
+        clean_loss_fn,
+        has_aux=True,
+        weights_fn=weights_fn,
+        axis_name=axis_name,
+        **options,
     )
     return functools.partial(value_and_grad, inner_state=inner_state)
+
+
+def score_weights(
+    scores: jax.Array,
+    losses: jax.Array,
+    *,
+    weighting: str = "proportional",
+    min_weight: float = 0.0,
+    equal_share: float = 0.0,
+    axis_name: AxisName = None,
+) -> jax.Array:
+    r"""Weights by the scores in one of three ways, mixed with equal weights.
+
+    .. math:: w_i = (1 - a) \, \frac{\max(v_i, 0)}{\sum_j \max(v_j, 0)} + \frac{a}{b}
+
+    ``weighting`` is ``"proportional"``, :math:`v_i = u_i`, the paper's; ``"sign"``, the scores'
+    signs; or ``"relative"``, :math:`v_i = u_i / (\ell_i + 0.1)`, nearly the score of the loss's
+    logarithm, so that a large loss does not count for being large. ``min_weight`` is the least
+    :math:`v_i`, ``equal_share`` is a. A score that is not finite has weight zero.
+    """
+    finite = jnp.isfinite(scores)
+    if weighting == "sign":
+        scores = jnp.where(finite, jnp.sign(scores), jnp.nan)
+    elif weighting == "relative":
+        scores = scores / (losses + 0.1)
+    weights = example_weights(scores, min_weight=min_weight, axis_name=axis_name)
+    if not equal_share:
+        return weights
+    return (1 - equal_share) * weights + equal_share * finite / batch_size(losses, axis_name)
 
 
 def evidence(

@@ -10,7 +10,7 @@ from jax.sharding import PartitionSpec as P
 from l2rw_jax import losses
 from l2rw_jax._weightings import inverse_loss
 from l2rw_jax.evidence import evidence_weights
-from l2rw_jax.methods import METHODS, get_method
+from l2rw_jax.methods import METHODS, WEIGHTINGS, get_method, score_weights
 
 LABELS = [2, 2, 2, 2, 1, 2, 0, 0]  # the majority is the last class, as in the paper's section 4.1
 LABEL_COUNTS, TRUE_COUNTS = [20.0, 10.0, 70.0], [30.0, 40.0, 30.0]
@@ -85,6 +85,33 @@ def test_l2rw_weights_are_the_rectified_products_with_the_clean_gradient(problem
     per_example = jax.jacobian(lambda p: _losses(p, batch)[0])(params).reshape(8, -1)
     rectified = np.maximum(per_example @ clean_grad, 0)
     np.testing.assert_allclose(_weights("l2rw", problem), rectified / rectified.sum(), rtol=1e-12)
+
+
+@pytest.mark.parametrize("equal_share", [0.0, 0.25, 1.0])
+@pytest.mark.parametrize("weighting", WEIGHTINGS)
+def test_l2rw_s_weights_by_its_scores_in_three_ways(weighting, equal_share, problem):
+    params, batch, clean = problem
+    fn = METHODS["l2rw"].value_and_grad(
+        *(_losses, _clean_loss),
+        rng=jax.random.key(0),
+        weighting=weighting,
+        min_weight=1e-3,
+        equal_share=equal_share,
+    )
+    (_, aux), _ = fn(params, batch, clean)
+    by = {"proportional": 1, "sign": np.abs(aux.scores), "relative": aux.losses + 0.1}
+    rectified = np.maximum(aux.scores / by[weighting], 1e-3)
+    assert 0 < np.sum(rectified > 1e-3) < 8
+    want = (1 - equal_share) * rectified / rectified.sum() + equal_share / 8
+    np.testing.assert_allclose(aux.weights, want, rtol=1e-12)
+
+
+@pytest.mark.parametrize("weighting", WEIGHTINGS)
+def test_a_score_that_is_not_finite_has_weight_zero_however_it_is_weighted(weighting):
+    scores, losses = jnp.array([1.0, jnp.nan, jnp.inf, -1.0]), jnp.ones(4)
+    options = {"weighting": weighting, "min_weight": 0.5}
+    weights = score_weights(scores, losses, **options, equal_share=0.5)
+    assert not weights[1:3].any() and (weights[jnp.array([0, 3])] > 0.1).all()
 
 
 def test_evidence_weighs_by_the_votes_of_the_clean_batch(problem):

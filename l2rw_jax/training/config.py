@@ -7,7 +7,7 @@ from typing import Any
 import jax
 from ml_collections import ConfigDict
 
-from l2rw_jax.methods import get_method
+from l2rw_jax.methods import WEIGHTINGS, get_method
 from l2rw_jax.training.errors import ConfigError
 
 IMBALANCES = ("none", "majority", "long_tail")
@@ -45,7 +45,9 @@ def default_config() -> ConfigDict:
     config.mode = "forward"  # l2rw's scores: forward, reverse or finite_difference
     config.inner = ""  # l2rw's look-ahead, any of Optax, as "adam(eps_root=1e-8)"; empty: plain SGD
     config.lookahead_mask = ""  # l2rw moves only parameters of this path, as "output/*"; empty: all
+    config.weighting = "proportional"  # l2rw's weights by its scores: proportional, sign, relative
     config.min_weight = 0.0  # l2rw's least score of an example, before the scores become weights
+    config.equal_share = 0.0  # l2rw: share of the weight that all examples of a batch share equally
     config.seed = 0  # of initialisation, split, corruption and sampling, a stream each
 
     config.dataset = "digits"  # or synthetic-HxWxC-K, npz:PATH, folder:PATH, or a TFDS image set
@@ -83,6 +85,7 @@ def default_config() -> ConfigDict:
     config.boundaries = ()  # (good) steps after which the learning rate is a tenth, besides
     config.weight_decay = 0.0  # L2 on kernels, in the gradient
     config.clip_norm = 0.0  # largest norm of the weighted gradient; 0: unlimited
+    config.clean_smoothing = 0.0  # label smoothing of the clean loss that weights are learned by
     config.clean_weight_decay = 0.0  # L2 on kernels in the clean loss, as the authors' code has it
     config.finetune_steps = 0  # steps on the clean set after config.steps, at the last rate
     config.ema = 0.0  # decay of an average of the parameters, evaluated beside them; 0: none
@@ -143,6 +146,7 @@ def validate(config: ConfigDict) -> ConfigDict:
     except ValueError as error:
         raise ConfigError(f"config.{error}") from None
     _check_choice("config.mode", config.mode, MODES)
+    _check_choice("config.weighting", config.weighting, WEIGHTINGS)
     _check_choice("config.imbalance.kind", config.imbalance.kind, IMBALANCES)
     _check_choice("config.noise.kind", config.noise.kind, NOISES)
     dtypes = ("float32", "bfloat16") + ("float64",) * bool(jax.config.read("jax_enable_x64"))
@@ -203,7 +207,7 @@ def _check_ranges(config: ConfigDict) -> None:
     _require(config.low < config.high, "config.low", config.low, takes)
     rate = config.learning_rate
     _require(rate > 0, "config.learning_rate", rate, "a rate above 0")
-    for field in ("dropout", "ema", "noise.ratio"):
+    for field in ("dropout", "ema", "clean_smoothing", "noise.ratio"):
         _require(0 <= fields[field] < 1, f"config.{field}", fields[field], "a number in [0, 1)")
     _require(config.min_weight >= 0, "config.min_weight", config.min_weight, "at least 0")
     kind, ratio, column = config.noise.kind, config.noise.ratio, config.noise.column
@@ -213,7 +217,8 @@ def _check_ranges(config: ConfigDict) -> None:
     if kind == "given":
         takes = "the name of the data set's labels to train on, as given_labels"
     _require((kind == "given") == bool(column), "config.noise.column", repr(column), takes)
-    share = config.imbalance.share
+    share, equal = config.imbalance.share, config.equal_share
+    _require(0 <= equal <= 1, "config.equal_share", equal, "a number in [0, 1]")
     _require(0 < share < 1, "config.imbalance.share", share, "a number in (0, 1)")
     size = config.clean_batch_size
     takes = f"at most the clean set's size, config.clean_size={config.clean_size}"

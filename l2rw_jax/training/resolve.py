@@ -122,6 +122,7 @@ def resolve(config: ConfigDict, prepared: tuple[RunData, int] | None = None) -> 
         batches=batches,
         steps=config.steps,
         micro_batches=config.micro_batches,
+        clean_smoothing=config.clean_smoothing,
         clean_weight_decay=config.clean_weight_decay,
         ema=config.ema,
         axis_name=engine.axis_name,
@@ -218,8 +219,9 @@ def _make_method(
 
     if config.method != "l2rw":
         return method
-    options = {"inner": inner, "mode": config.mode, "min_weight": config.min_weight}
-    options |= {"lookahead_mask": mask if pattern else None}
+    fields = ("mode", "weighting", "min_weight", "equal_share")
+    options: dict[str, Any] = {field: config[field] for field in fields}
+    options |= {"inner": inner, "lookahead_mask": mask if pattern else None}
     return method._replace(value_and_grad=functools.partial(method.value_and_grad, **options))
 
 

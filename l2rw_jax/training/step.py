@@ -1,5 +1,6 @@
 """One training step, as a pure function of the state and the step's number."""
 
+import functools
 from collections.abc import Callable
 from typing import Any, Protocol
 
@@ -33,6 +34,7 @@ def make_step(
     *,
     steps: int,
     micro_batches: int = 1,
+    clean_smoothing: float = 0.0,
     clean_weight_decay: float = 0.0,
     inner: optax.GradientTransformation | None = None,
     ema: float = 0.0,
@@ -55,6 +57,7 @@ def make_step(
       batches: the ``Batches``.
       steps: of the whole training.
       micro_batches: parts that a batch is computed in, one after the other.
+      clean_smoothing: label smoothing in the clean loss.
       clean_weight_decay: L2 on kernels in the clean loss.
       inner: the optimizer of l2rw's look-ahead, as ``method`` has it.
       ema: decay of ``state.ema_params``; 0 for none.
@@ -68,6 +71,9 @@ def make_step(
       The step; ``metrics`` is a dict of scalars, the whole batch's. ``images`` are the (device's
       part of the) batch's, if they are not to be taken from ``run_data``.
     """
+    clean_loss_of: Callable[[jax.Array, jax.Array], jax.Array] = losses.cross_entropy
+    if clean_smoothing:
+        clean_loss_of = functools.partial(losses.smoothed_cross_entropy, smoothing=clean_smoothing)
 
     def step(
         state: TrainState, run_data: RunData, key: jax.Array, images: Any = None
@@ -98,7 +104,7 @@ def make_step(
 
         def clean_loss_fn(params: optax.Params, batch: Arrays) -> jax.Array:
             (logits, _), _ = forward(params, batch)
-            loss = losses.cross_entropy(logits, batch["label"]).mean()
+            loss = clean_loss_of(logits, batch["label"]).mean()
             if clean_weight_decay:
                 loss += clean_weight_decay / 2 * _squares(params)
             return loss

@@ -25,6 +25,7 @@ def make_step(config, model, optimizer, **options):
     batches = make_batches(config, balanced=method.balanced)
     options |= {
         "steps": config.steps,
+        "clean_smoothing": config.clean_smoothing,
         "clean_weight_decay": config.clean_weight_decay,
         "ema": config.ema,
     }
@@ -234,6 +235,18 @@ def test_the_clean_loss_takes_its_own_l2_on_kernels():
     squares = sum(jnp.sum(layer["kernel"] ** 2) for layer in state.params.values())
     # The clean loss is taken at the parameters, for plain SGD looks ahead from there.
     np.testing.assert_allclose(results[0.5] - results[0.0], 0.25 * squares, rtol=1e-5)
+
+
+def test_the_clean_loss_takes_label_smoothing():
+    config, model, optimizer, state, run_data = _setup(clean_smoothing=0.2, clean_batch_size=50)
+    _, metrics = jax.jit(make_step(config, model, optimizer))(state, run_data, KEY)
+    keys = jax.random.split(jax.random.fold_in(KEY, 0), 5)
+    rows = sample_without_replacement(keys[1], len(run_data.clean.index), 50)
+    images = run_data.images[run_data.clean.index[rows]] / 255.0
+    log_p = jax.nn.log_softmax(model.apply(state.params, {}, images, train=True)[0])
+    own = log_p[jnp.arange(50), run_data.clean.label[rows]]
+    want = -(0.8 * own + 0.2 * log_p.mean(1)).mean()
+    np.testing.assert_allclose(metrics["clean_loss"], want, rtol=1e-6)
 
 
 def test_a_class_without_examples_leaves_the_transition_finite():
