@@ -10,6 +10,8 @@ A ``Method`` says how to weight a batch, by which loss to train and how to draw 
 - ``batch`` is a dict with ``image``, ``label``, ``progress`` (the share of the training that is
   done, ``[]``), and the classes' counts ``[K]`` among the training labels as they are
   (``label_counts``) and as they were before corruption (``true_counts``).
+- A method with ``init_weighting`` has its phi under ``weighting`` in ``params``, a dict, and asks
+  for the look-ahead's ``learning_rate`` in the batch, ``[]``.
 - ``evidence`` asks for ``logits`` and ``features`` (what the last layer sees) in ``aux``, a dict.
 - A method that does not look at the clean loss leaves NaN for it, and its scores are its weights.
 - With ``axis_name`` the result is the whole batch's on one device, whatever the method.
@@ -25,6 +27,7 @@ import jax.numpy as jnp
 import optax
 
 from l2rw_jax import losses
+from l2rw_jax._learned_weightings import groups, init_mwnet, learned, mwnet
 from l2rw_jax._passes import vary
 from l2rw_jax._types import AxisName, LossFn
 from l2rw_jax._weightings import (
@@ -58,6 +61,8 @@ class Method(NamedTuple):
         no such layer.
       needs: what it needs beside labels: ``"clean"``, the trusted examples, or ``"truth"``, the
         labels before corruption, which only an experiment knows.
+      init_weighting: ``(key, num_classes) -> phi``, the first parameters of a learned weighting;
+        None where nothing is learned.
     """
 
     value_and_grad: MakeValueAndGrad
@@ -65,6 +70,7 @@ class Method(NamedTuple):
     balanced: bool = False
     transition: str = ""
     needs: str = ""
+    init_weighting: Callable[[jax.Array, int], Any] | None = None
 
 
 def l2rw(
@@ -191,6 +197,12 @@ METHODS = {
     "clean_only": Method(clean_only, needs="clean"),
     "l2rw": Method(l2rw, needs="clean"),
     "evidence": Method(evidence, needs="clean"),
+    "mwnet": Method(learned(mwnet), needs="clean", init_weighting=init_mwnet),
+    "groups": Method(
+        learned(groups),
+        needs="clean",
+        init_weighting=lambda key, num_classes: jnp.zeros(num_classes)
+    ),
     "proportion": Method(by(proportion)),
     "resample": Method(by(equal), balanced=True),
     "hard_mining": Method(by(hard_mining)),

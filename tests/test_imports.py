@@ -23,6 +23,7 @@ ORDER = [
     {"chain"},
     {"losses", "models", "data"},
     {"_weightings"},
+    {"_learned_weightings"},
     {"methods"},
     {"training"},
     {"reports"},

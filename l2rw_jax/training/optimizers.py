@@ -4,7 +4,7 @@ import ast
 import difflib
 import inspect
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
@@ -45,6 +45,19 @@ def make_optimizer(config: ConfigDict) -> optax.GradientTransformationExtraArgs:
         optax.add_decayed_weights(config.weight_decay, mask=kernels),
         optimizer,
     )
+
+
+def with_weighting(optimizer: optax.GradientTransformation) -> optax.GradientTransformation:
+    """``optimizer`` for the network, and for the parameters of a learned weighting their own.
+
+    It is that of Meta-Weight-Net's authors: Adam at 0.001, with an L2 of 0.0001 in the gradient.
+    """
+    weighting = optax.chain(optax.add_decayed_weights(1e-4), optax.adam(1e-3))
+
+    def labels(params: Mapping[str, Any]) -> dict[str, str]:
+        return {name: name if name == "weighting" else "network" for name in params}
+
+    return optax.partition({"network": optimizer, "weighting": weighting}, labels)
 
 
 def make_inner(config: ConfigDict) -> optax.GradientTransformation | None:

@@ -19,10 +19,16 @@ from l2rw_jax.models import Model, create_model
 from l2rw_jax.training.batches import Batches, make_batches
 from l2rw_jax.training.config import validate
 from l2rw_jax.training.errors import ConfigError
-from l2rw_jax.training.optimizers import check_optimizer, make_inner, make_optimizer
+from l2rw_jax.training.optimizers import (
+    check_optimizer,
+    make_inner,
+    make_optimizer,
+    make_schedule,
+    with_weighting,
+)
 from l2rw_jax.training.parallel import AXIS, Engine, make_engine
 from l2rw_jax.training.prepare import RunData, prepare_replicas
-from l2rw_jax.training.state import TrainState, create_state, initial_transition, seed_keys
+from l2rw_jax.training.state import TrainState, create_state, method_params, seed_keys
 from l2rw_jax.training.step import Step, make_chunk, make_predict, make_step
 
 
@@ -108,6 +114,8 @@ def resolve(config: ConfigDict, prepared: tuple[RunData, int] | None = None) -> 
     if config.method != "l2rw":  # whose alone it is
         inner = None
     method = _make_method(config, model, inner)
+    if method.init_weighting is not None:
+        optimizer = with_weighting(optimizer)
     batches = make_batches(config, balanced=method.balanced or config.balanced)
     num_steps = steps_per_call(config)
     engine = make_engine(config, num_steps=num_steps)
@@ -120,6 +128,7 @@ def resolve(config: ConfigDict, prepared: tuple[RunData, int] | None = None) -> 
         model=model,
         optimizer=optimizer,
         batches=batches,
+        schedule=make_schedule(config),
         steps=config.steps,
         micro_batches=config.micro_batches,
         clean_smoothing=config.clean_smoothing,
@@ -240,9 +249,9 @@ def _make_init(
 
     def init(seed: ArrayLike, confusion: ArrayLike, num_train: int) -> TrainState:
         init_key, _ = seed_keys(seed)
-        transition = initial_transition(method, jnp.asarray(confusion))
+        own = method_params(method, init_key, jnp.asarray(confusion))
         return create_state(
-            init_key, model, optimizer, num_train, transition, inner=inner, ema=config.ema > 0
+            init_key, model, optimizer, num_train, own, inner=inner, ema=config.ema > 0
         )
 
     return init

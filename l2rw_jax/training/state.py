@@ -19,7 +19,7 @@ class TrainState(NamedTuple):
 
     Attributes:
       step: steps so far.  # shape=(), dtype=int32
-      params: the model's parameters.
+      params: the model's parameters, and the method's own, as ``method_params`` has them.
       model_state: the model's running moments.
       ema_params: the average of the parameters over the steps; {} where there is none.
       opt_state: the optimizer's state.
@@ -44,8 +44,8 @@ class TrainState(NamedTuple):
 
 
 def network(params: Mapping[str, Any]) -> dict[str, Any]:
-    """``params`` without the S-Model's label transition, which is no part of the network."""
-    return {name: value for name, value in params.items() if name != "transition"}
+    """``params`` without the method's own, which are no part of the network."""
+    return {name: p for name, p in params.items() if name not in ("transition", "weighting")}
 
 
 def create_state(
@@ -53,7 +53,7 @@ def create_state(
     model: Model,
     optimizer: optax.GradientTransformation,
     num_train: int,
-    transition: jax.Array | None = None,
+    own: dict[str, Any] | None = None,
     *,
     inner: optax.GradientTransformation | None = None,
     ema: bool = False,
@@ -65,13 +65,12 @@ def create_state(
       model: the ``Model``.
       optimizer: an Optax optimizer.
       num_train: number n of training examples.
-      transition: ``[K, K]`` initial label transition of the S-Model, as logits; else None.
+      own: the method's own parameters, as ``method_params`` makes them.
       inner: the optimizer of l2rw's look-ahead.
       ema: whether there is an average of the parameters.
     """
     params, model_state = model.init(key)
-    if transition is not None:
-        params = params | {"transition": transition}
+    params = params | (own or {})
     return TrainState(
         step=jnp.zeros((), jnp.int32),
         params=params,
@@ -84,6 +83,23 @@ def create_state(
         bad_steps=jnp.zeros((), jnp.int32),
         bad_in_a_row=jnp.zeros((), jnp.int32),
     )
+
+
+def method_params(method: Method, key: jax.Array, confusion: jax.Array) -> dict[str, Any]:
+    """The parameters of the method's own: S-Model's ``transition``, a learned ``weighting``.
+
+    Args:
+      method: a ``Method``.
+      key: of the initialisation, as ``create_state`` takes it.
+      confusion: ``[K, K]`` counts of training examples by class and label.
+    """
+    own: dict[str, Any] = {}
+    transition = initial_transition(method, confusion)
+    if transition is not None:
+        own["transition"] = transition
+    if method.init_weighting is not None:
+        own["weighting"] = method.init_weighting(jax.random.fold_in(key, 1), len(confusion))
+    return own
 
 
 def initial_transition(method: Method, confusion: jax.Array) -> jax.Array | None:

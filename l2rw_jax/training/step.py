@@ -32,6 +32,7 @@ def make_step(
     optimizer: optax.GradientTransformation,
     batches: Batches,
     *,
+    schedule: optax.Schedule,
     steps: int,
     micro_batches: int = 1,
     clean_smoothing: float = 0.0,
@@ -55,6 +56,7 @@ def make_step(
       model: the ``Model``.
       optimizer: an Optax optimizer for the model's parameters.
       batches: the ``Batches``.
+      schedule: the learning rate by the number of good steps.
       steps: of the whole training.
       micro_batches: parts that a batch is computed in, one after the other.
       clean_smoothing: label smoothing in the clean loss.
@@ -92,6 +94,7 @@ def make_step(
             for each in (batch, clean_batch)
         )
         batch["progress"] = state.step / steps
+        batch["learning_rate"] = schedule(state.step - state.bad_steps)
         forward = _make_forward(model, state.model_state, micro_batches)
 
         def per_example_loss_fn(params: optax.Params, batch: Arrays) -> tuple[jax.Array, Any]:

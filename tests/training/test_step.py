@@ -24,6 +24,7 @@ def make_step(config, model, optimizer, **options):
     method = get_method("clean_only" if options.get("finetune") else config.method)
     batches = make_batches(config, balanced=method.balanced)
     options |= {
+        "schedule": make_schedule(config),
         "steps": config.steps,
         "clean_smoothing": config.clean_smoothing,
         "clean_weight_decay": config.clean_weight_decay,
