@@ -1,8 +1,10 @@
 """What each method is: its weights, and the gradient they make."""
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 from jax.sharding import Mesh
 from jax.sharding import PartitionSpec as P
@@ -19,12 +21,12 @@ LABEL_COUNTS, TRUE_COUNTS = [20.0, 10.0, 70.0], [30.0, 40.0, 30.0]
 def _counts():
     """What a batch holds beside its examples."""
     counts = {"label_counts": jnp.array(LABEL_COUNTS), "true_counts": jnp.array(TRUE_COUNTS)}
-    return counts | {"progress": jnp.array(0.5)}
+    return counts | {"progress": jnp.array(0.5), "learning_rate": jnp.array(0.3)}
 
 
 def _losses(params, batch):
     """Cross-entropy of a linear model, with something to pass through."""
-    logits = batch["image"] @ params
+    logits = batch["image"] @ params["kernel"]
     aux = {"mean": logits.mean(), "logits": logits, "features": batch["image"]}
     return losses.cross_entropy(logits, batch["label"]), aux
 
@@ -39,12 +41,20 @@ def problem():
         rng = np.random.default_rng(0)
         batch = {"image": jnp.asarray(rng.normal(size=(8, 4))), "label": jnp.array(LABELS)}
         clean = {"image": jnp.asarray(rng.normal(size=(6, 4))), "label": jnp.arange(6) % 3}
-        yield jnp.asarray(rng.normal(size=(4, 3))), batch | _counts(), clean
+        yield {"kernel": jnp.asarray(rng.normal(size=(4, 3)))}, batch | _counts(), clean
+
+
+def _params(name, params):
+    """``params`` with those of the method's own."""
+    init = METHODS[name].init_weighting
+    return params | ({"weighting": init(jax.random.key(1), 3)} if init else {})
 
 
 def _apply(name, problem, seed=0):
+    params, batch, clean = problem
     make = METHODS[name].value_and_grad
-    return make(_losses, _clean_loss, rng=jax.random.key(seed))(*problem)
+    fn = make(_losses, _clean_loss, rng=jax.random.key(seed))
+    return fn(_params(name, params), batch, clean)
 
 
 def _weights(name, problem):
@@ -59,7 +69,7 @@ def test_equal_weights_are_the_mean_loss(name, problem):
     (loss, aux), grads = _apply(name, problem)
     expected, expected_grads = jax.value_and_grad(lambda p: _losses(p, batch)[0].mean())(params)
     np.testing.assert_allclose(loss, expected, rtol=1e-14)
-    np.testing.assert_allclose(grads, expected_grads, rtol=1e-13, atol=1e-15)
+    chex.assert_trees_all_close(grads, expected_grads, rtol=1e-13, atol=1e-15)
     np.testing.assert_array_equal(aux.weights, np.full(8, 1 / 8))
 
 
@@ -68,7 +78,7 @@ def test_clean_only_is_the_mean_loss_of_the_clean_batch(problem):
     (loss, aux), grads = _apply("clean_only", problem)
     expected, expected_grads = jax.value_and_grad(_clean_loss)(params, clean)
     np.testing.assert_allclose(loss, expected, rtol=1e-14)
-    np.testing.assert_allclose(grads, expected_grads, rtol=1e-13)
+    chex.assert_trees_all_close(grads, expected_grads, rtol=1e-13)
     np.testing.assert_array_equal(aux.weights, np.zeros(8))
 
 
@@ -81,8 +91,8 @@ def test_random_weights_are_a_rectified_gaussian_that_changes_with_the_key(probl
 
 def test_l2rw_weights_are_the_rectified_products_with_the_clean_gradient(problem):
     params, batch, clean = problem
-    clean_grad = jax.grad(_clean_loss)(params, clean).ravel()
-    per_example = jax.jacobian(lambda p: _losses(p, batch)[0])(params).reshape(8, -1)
+    clean_grad = jax.grad(_clean_loss)(params, clean)["kernel"].ravel()
+    per_example = jax.jacobian(lambda p: _losses(p, batch)[0])(params)["kernel"].reshape(8, -1)
     rectified = np.maximum(per_example @ clean_grad, 0)
     np.testing.assert_allclose(_weights("l2rw", problem), rectified / rectified.sum(), rtol=1e-12)
 
@@ -117,7 +127,7 @@ def test_a_score_that_is_not_finite_has_weight_zero_however_it_is_weighted(weigh
 def test_evidence_weighs_by_the_votes_of_the_clean_batch(problem):
     params, batch, clean = problem
     (_, aux), _ = _apply("evidence", problem)
-    logits, clean_logits = batch["image"] @ params, clean["image"] @ params
+    logits, clean_logits = (each["image"] @ params["kernel"] for each in (batch, clean))
     want, scores = evidence_weights(
         *(logits, batch["label"], batch["image"]),
         *(clean_logits, clean["label"], clean["image"]),
@@ -132,11 +142,11 @@ def test_l2rw_takes_the_clean_loss_it_is_given_and_nothing_else_does(problem):
     params, batch, clean = problem
 
     def with_l2(params, clean):
-        return _clean_loss(params, clean) + 5 * jnp.sum(jnp.square(params))
+        return _clean_loss(params, clean) + 5 * jnp.sum(jnp.square(params["kernel"]))
 
     for name, method in METHODS.items():
         fn = method.value_and_grad(_losses, with_l2, rng=jax.random.key(0))
-        (_, aux), _ = fn(params, batch, clean)
+        (_, aux), _ = fn(_params(name, params), batch, clean)
         assert np.allclose(aux.weights, _weights(name, problem)) == (name != "l2rw"), name
 
 
@@ -159,6 +169,51 @@ def test_inverse_loss_gives_weights_by_one_over_the_loss_and_a_constant(problem)
 def test_inverse_loss_leaves_out_a_loss_that_is_not_finite():
     weights = inverse_loss(jnp.array([0.7, jnp.inf, 0.2, jnp.nan]), {}, jax.random.key(0), None)
     np.testing.assert_allclose(weights, [1 / 3, 0, 2 / 3, 0], rtol=1e-6)
+
+
+def test_meta_weight_net_is_a_network_of_the_loss(problem):
+    params, batch, _ = problem
+    phi = _params("mwnet", params)["weighting"]
+    assert {x.shape for x in jax.tree.leaves(phi)} == {(1, 100), (100,), (100, 1), (1,)}
+    bounds = jax.tree.map(lambda x: float(jnp.abs(x).max()), phi)
+    assert 0.9 < bounds["hidden"]["kernel"] < 1 and 0.09 < bounds["output"]["kernel"] < 0.1
+    values = np.asarray(_losses(params, batch)[0])
+    hidden = np.maximum(np.outer(values, phi["hidden"]["kernel"]) + phi["hidden"]["bias"], 0)
+    logits = hidden @ phi["output"]["kernel"] + phi["output"]["bias"]
+    want = 1 / (1 + np.exp(-logits[:, 0])) / 8
+    np.testing.assert_allclose(_weights("mwnet", problem), want, rtol=1e-12)
+
+
+def test_groups_give_all_of_a_group_one_weight_and_groups_are_labels_by_default(problem):
+    params, batch, clean = problem
+    params |= {"weighting": jnp.array([-1.0, 0.0, 2.0])}
+    fn = METHODS["groups"].value_and_grad(_losses, _clean_loss, rng=jax.random.key(0))
+    for group in (LABELS, [0, 1, 2, 0, 1, 2, 0, 1]):
+        given = {} if group is LABELS else {"group": jnp.array(group)}
+        (_, aux), _ = fn(params, batch | given, clean)
+        want = 1 / (1 + np.exp(-np.array([-1.0, 0.0, 2.0])[group])) / 8
+        np.testing.assert_allclose(aux.weights, want, rtol=1e-13)
+
+
+@pytest.mark.parametrize("name", ["mwnet", "groups"])
+def test_a_learned_weighting_follows_the_clean_loss_after_a_step_of_sgd(name, problem):
+    """By finite differences in a random direction."""
+    params, batch, clean = problem
+    phi = _params(name, params)["weighting"]
+    _, grads = _apply(name, problem)
+    direction = jax.tree.map(lambda x: jnp.sin(1 + jnp.arange(x.size)).reshape(x.shape), phi)
+
+    def clean_loss_after(step):
+        fn = METHODS[name].value_and_grad(_losses, _clean_loss, rng=jax.random.key(0))
+        moved = jax.tree.map(lambda p, d: p + step * d, phi, direction)
+        _, grads = fn(params | {"weighting": moved}, batch, clean)
+        return _clean_loss({"kernel": params["kernel"] - 0.3 * grads["kernel"]}, clean)
+
+    got = optax.tree.vdot(grads["weighting"], direction)
+    assert abs(got) > 1e-4
+    np.testing.assert_allclose(
+        got, (clean_loss_after(1e-5) - clean_loss_after(-1e-5)) / 2e-5, rtol=1e-6
+    )
 
 
 @pytest.mark.parametrize(
@@ -208,10 +263,10 @@ def test_the_gradient_is_of_the_weighted_sum_and_most_methods_weights_sum_to_one
     (_, aux), grads = _apply(name, problem)
     if name == "clean_only":
         return
-    if name not in ("proportion", "weighted"):
+    if name not in ("proportion", "weighted", "mwnet", "groups"):
         np.testing.assert_allclose(aux.weights.sum(), 1, rtol=1e-14)
     want = jax.grad(lambda p: jnp.dot(aux.weights, _losses(p, batch)[0]))(params)
-    np.testing.assert_allclose(grads, want, rtol=1e-12, atol=1e-15)
+    np.testing.assert_allclose(grads["kernel"], want["kernel"], rtol=1e-12, atol=1e-15)
 
 
 @pytest.mark.parametrize("name", METHODS)
@@ -219,7 +274,7 @@ def test_every_method_returns_the_same_structure_and_passes_aux_through(name, pr
     (loss, aux), grads = _apply(name, problem)
     assert loss.shape == () and aux.clean_loss.shape == ()
     assert aux.weights.shape == aux.scores.shape == aux.losses.shape == (8,)
-    assert grads.shape == problem[0].shape
+    chex.assert_trees_all_equal_shapes(grads, _params(name, problem[0]))
     assert aux.aux["mean"].shape == ()
 
 
@@ -227,6 +282,7 @@ def test_every_method_returns_the_same_structure_and_passes_aux_through(name, pr
 @pytest.mark.parametrize("name", METHODS)
 def test_over_a_mapped_axis_everything_is_as_on_one_device(name, kind, problem):
     params, batch, clean = problem
+    params = _params(name, params)
     own = {name: batch[name] for name in ("image", "label")}
 
     def half(params, batch, clean):
@@ -247,7 +303,7 @@ def test_over_a_mapped_axis_everything_is_as_on_one_device(name, kind, problem):
     (want_loss, want_aux), want_grads = _apply(name, problem)
     np.testing.assert_allclose(loss, want_loss, rtol=1e-13)
     np.testing.assert_allclose(weights.ravel(), want_aux.weights, rtol=1e-12)
-    np.testing.assert_allclose(grads, want_grads, rtol=1e-12, atol=1e-15)
+    chex.assert_trees_all_close(grads, want_grads, rtol=1e-12, atol=1e-15)
 
 
 def test_what_the_methods_change_beside_the_weights():

@@ -55,11 +55,6 @@ def _assert_equal(got, want, tolerance=1e-10):
         np.testing.assert_allclose(a, b, rtol=tolerance, atol=tolerance)
 
 
-def _slow(value):
-    """A value whose test proves what another's does, on other compiled programs."""
-    return [pytest.param(value, marks=pytest.mark.slow)]
-
-
 PMAP, JIT, FSDP = {"parallel": "pmap"}, {"parallel": "jit"}, {"parallel": "jit", "fsdp": True}
 
 
@@ -69,6 +64,7 @@ PMAP, JIT, FSDP = {"parallel": "pmap"}, {"parallel": "jit"}, {"parallel": "jit",
         ("l2rw", PMAP),
         ("l2rw", JIT),
         ("l2rw", FSDP),
+        ("mwnet", PMAP),
         ("random", JIT),
         ("hard_mining", PMAP),
         *(
@@ -76,6 +72,15 @@ PMAP, JIT, FSDP = {"parallel": "pmap"}, {"parallel": "jit"}, {"parallel": "jit",
             for pair in (
                 *(("random", PMAP), ("hard_mining", JIT), ("baseline", PMAP), ("baseline", JIT)),
                 *(("resample", PMAP), ("resample", JIT), ("s_model", FSDP), ("clean_only", FSDP)),
+                *(
+                    ("mwnet", JIT),
+                    ("mwnet", FSDP),
+                    ("groups", PMAP),
+                    ("groups", JIT),
+                    ("groups", FSDP),
+                ),
+                *(("evidence", PMAP), ("evidence", JIT), ("evidence", FSDP)),
+                *(("inverse_loss", PMAP), ("inverse_loss", JIT)),
             )
         ),
     ],
@@ -115,9 +120,27 @@ def test_fsdp_divides_the_state():
             assert part[np.argmax(leaf.shape)] == max(leaf.shape) // devices
 
 
-@pytest.mark.parametrize("method", ["l2rw", "random", *_slow("baseline"), *_slow("clean_only")])
+@pytest.mark.parametrize(
+    "method",
+    [
+        *("l2rw", "random", "mwnet"),
+        *(
+            pytest.param(method, marks=pytest.mark.slow)
+            for method in ("baseline", "clean_only", "groups", "evidence", "inverse_loss")
+        ),
+    ],
+)
 def test_micro_batches_are_the_whole_batch(method):
     _assert_equal(_train(method=method, micro_batches=4), _train(method=method))
+
+
+L2RW_OPTIONS = {"weighting": "relative", "equal_share": 0.3, "clean_smoothing": 0.1}
+
+
+@pytest.mark.parametrize("engine", [PMAP, pytest.param(JIT, marks=pytest.mark.slow)])
+def test_l2rw_s_other_weights_are_those_of_the_whole_batch(engine):
+    got = _train(method="l2rw", **L2RW_OPTIONS, **engine)
+    _assert_equal(got, _train(method="l2rw", **L2RW_OPTIONS))
 
 
 def test_micro_batches_on_devices_are_the_whole_batch_on_one():
@@ -132,7 +155,13 @@ def test_blocks_that_are_computed_again_are_the_same():
 
 @pytest.mark.parametrize(
     "method",
-    ["l2rw", *(pytest.param(m, marks=pytest.mark.slow) for m in ("random", "s_model_conf"))],
+    [
+        "l2rw",
+        *(
+            pytest.param(method, marks=pytest.mark.slow)
+            for method in ("random", "s_model_conf", "mwnet", "groups", "evidence", "inverse_loss")
+        ),
+    ],
 )
 @pytest.mark.parametrize(
     ("dtype", "tolerance"),
