@@ -34,6 +34,34 @@ def cross_entropy(logits: jax.Array, labels: ArrayLike) -> jax.Array:
     return optax.softmax_cross_entropy_with_integer_labels(logits, labels)
 
 
+def margin(logits: jax.Array, labels: ArrayLike) -> jax.Array:
+    r"""How far each label's logit is above the largest other one; below zero where it is not.
+
+    .. math:: m_i = z_{i y_i} - \max_{k \ne y_i} z_{ik}
+
+    Its mean over the training tells wrong labels from right ones (Pleiss et al., NeurIPS 2020).
+
+    Args:
+      logits: ``[b, k]`` floating, k at least 2, :math:`z_i`.
+      labels: ``[b]`` integer classes in [0, k), :math:`y_i`.
+
+    Returns:
+      ``[b]`` in the logits' dtype.
+
+    Raises:
+      ValueError: logits or labels have another shape or dtype, or a known label is no class.
+
+    >>> import jax.numpy as jnp
+    >>> print(margin(jnp.array([[3.0, 1.0, 0.0], [3.0, 1.0, 0.0]]), jnp.array([0, 2])))
+    [ 2. -3.]
+    """
+    _check_labels(logits, labels)
+    own = jax.nn.one_hot(labels, logits.shape[1], dtype=bool)
+    return jnp.max(logits, -1, where=own, initial=-jnp.inf) - jnp.max(
+        logits, -1, where=~own, initial=-jnp.inf
+    )
+
+
 def reed(logits: jax.Array, labels: ArrayLike, *, beta: float, hard: bool) -> jax.Array:
     r"""Reed's bootstrapping: cross-entropy against the label mixed with the model's prediction.
 

@@ -12,7 +12,8 @@ A ``Method`` says how to weight a batch, by which loss to train and how to draw 
   (``label_counts``) and as they were before corruption (``true_counts``).
 - A method with ``init_weighting`` has its phi under ``weighting`` in ``params``, a dict, and asks
   for the look-ahead's ``learning_rate`` in the batch, ``[]``.
-- ``evidence`` asks for ``logits`` and ``features`` (what the last layer sees) in ``aux``, a dict.
+- ``aux`` is a dict with ``logits``, which ``clean_only`` and ``evidence`` ask for, and for
+  ``evidence`` ``features``, what the last layer sees.
 - A method that does not look at the clean loss leaves NaN for it, and its scores are its weights.
 - With ``axis_name`` the result is the whole batch's on one device, whatever the method.
 """
@@ -177,7 +178,10 @@ def clean_only(
     rng: jax.Array,
     axis_name: AxisName = None,
 ) -> BatchValueAndGrad:
-    """Trains on the clean batch alone; every weight of the training batch is zero."""
+    """Trains on the clean batch alone; every weight of the training batch is zero.
+
+    Of the training batch ``aux`` has the logits, to record; all else is the clean batch's.
+    """
     on_clean = by(equal)(per_example_loss_fn, clean_loss_fn, rng=rng, axis_name=axis_name)
 
     def value_and_grad(
@@ -185,7 +189,9 @@ def clean_only(
     ) -> tuple[tuple[jax.Array, ReweightAux], optax.Updates]:
         (loss, aux), grads = on_clean(params, clean_batch, None)
         nothing = jnp.zeros(batch["label"].shape, aux.losses.dtype)
+        _, seen = per_example_loss_fn(params, batch)
         aux = aux._replace(weights=nothing, scores=nothing, losses=nothing, clean_loss=loss)
+        aux = aux._replace(aux=aux.aux | {"logits": seen["logits"]})
         return (loss, aux), grads
 
     return value_and_grad

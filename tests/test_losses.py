@@ -13,6 +13,7 @@ from scipy import special
 from l2rw_jax.losses import (
     cross_entropy,
     generalized_cross_entropy,
+    margin,
     reed,
     s_model_logits,
     smoothed_cross_entropy,
@@ -30,6 +31,12 @@ def logits(strict):
 def test_cross_entropy_is_minus_the_label_s_log_probability(logits):
     want = -special.log_softmax(np.asarray(logits), axis=1)[np.arange(5), LABELS]
     np.testing.assert_allclose(cross_entropy(logits, LABELS), want, rtol=1e-13)
+
+
+def test_margin_is_to_the_largest_other_logit(logits):
+    want = [z[y] - np.delete(z, y).max() for z, y in zip(np.asarray(logits), LABELS, strict=True)]
+    assert min(want) < 0 < max(want)
+    np.testing.assert_allclose(margin(logits, LABELS), want, rtol=1e-13)
 
 
 @pytest.mark.parametrize("smoothing", [0.0, 0.3, 1.0])

@@ -22,7 +22,7 @@ from absl import logging
 from l2rw_jax.training.errors import ConfigError, RunError
 from l2rw_jax.training.state import TrainState
 
-FORMAT = 2  # of what a checkpoint holds; raise it when TrainState changes
+FORMAT = 3  # of what a checkpoint holds; raise it when TrainState changes
 _DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO, errno.EACCES)
 
 

@@ -17,7 +17,7 @@ from l2rw_jax.training.config import default_config
 from l2rw_jax.training.errors import RunError
 from l2rw_jax.training.prepare import Part, RunData
 from l2rw_jax.training.resolve import resolve
-from l2rw_jax.training.state import TrainState, mean_weights, network, seed_keys
+from l2rw_jax.training.state import TrainState, mean_over_draws, network, seed_keys
 
 _ROWS = 4096  # of one prediction
 
@@ -120,7 +120,7 @@ def fit(
                 )
             bar.update(programs.num_steps)
     state = jax.device_get(state)
-    weights = mean_weights(state.weight_sum.sum(0), state.weight_count.sum(0))
+    weights = mean_over_draws(state.weight_sum.sum(0), state.weight_count.sum(0))
     params = state.ema_params if config.ema else state.params
     fitted = Fitted(weights, state.weight_count.sum(0), network(params), state.model_state)
     return programs.model, fitted

@@ -22,7 +22,7 @@ from l2rw_jax.training.errors import Ended, OutOfMemory, RunError
 from l2rw_jax.training.interrupt import Stopped, stop_on_signal
 from l2rw_jax.training.metrics import noise_auroc, summarize_steps
 from l2rw_jax.training.resolve import Run, resolve
-from l2rw_jax.training.state import TrainState, mean_weights
+from l2rw_jax.training.state import TrainState, mean_over_draws
 
 Evaluations = dict[int, dict[str, Any]]  # figures by step
 Classes = Mapping[str, np.ndarray]  # what was predicted, by the set's name
@@ -153,14 +153,19 @@ def _finish(
     writes: bool,
 ) -> dict[str, Any]:
     """Writes weights.npz and result.json; returns the result."""
-    weight_sum, weight_count, bad_steps = run.engine.get(
-        (state.weight_sum, state.weight_count, state.bad_steps)
+    weight_sum, margin_sum, count, bad_steps = run.engine.get(
+        (state.weight_sum, state.margin_sum, state.weight_count, state.bad_steps)
     )
-    weights = mean_weights(weight_sum, weight_count)
-    result = _result(run, evaluations, weights, weight_count)
+    examples = {
+        "mean_weight": mean_over_draws(weight_sum, count),
+        "mean_margin": mean_over_draws(margin_sum, count),
+        "count": count,
+        "corrupted": run.data.corrupted,
+    }
+    result = _result(run, evaluations, examples)
     result |= {"bad_steps": bad_steps, "steps": run.cadence.train, **times, **files.environment()}
     if writes:
-        files.write_weights(workdir, weights, weight_count, run.data.corrupted)
+        files.write_weights(workdir, examples)
         files.write_json(workdir / files.RESULT, result)
     if jax.process_count() > 1:  # what comes next may read it
         multihost_utils.sync_global_devices("result")
@@ -232,20 +237,24 @@ def diverged(where: str, most: int, workdir: files.StrPath) -> str:
 
 
 def _result(
-    run: Run, evaluations: Evaluations, weights: np.ndarray, counts: np.ndarray
+    run: Run, evaluations: Evaluations, examples: Mapping[str, np.ndarray]
 ) -> dict[str, Any]:
     """What result.json says of the training; of replicas, a list under each figure."""
     config, last = run.config, max(evaluations)
     accuracy = [evaluations[step]["test_accuracy"] for step in evaluations]
-    if config.replicas == 1:
-        seeds = {"seed": config.seed}
-        auroc: Any = noise_auroc(weights, counts, run.data.corrupted)
-    else:
+
+    def auroc(value: str) -> Any:
+        arrays = [examples[name] for name in (value, "count", "corrupted")]
+        if config.replicas == 1:
+            return noise_auroc(*arrays)
+        return [noise_auroc(*one) for one in zip(*arrays, strict=True)]
+
+    seeds: dict[str, Any] = {"seed": config.seed}
+    if config.replicas > 1:
         seeds = {"seeds": list(range(config.seed, config.seed + config.replicas))}
-        each = zip(weights, counts, run.data.corrupted, strict=True)
-        auroc = [noise_auroc(*one) for one in each]
     result = {"method": config.method, "dataset": config.dataset} | seeds | evaluations[last]
-    result |= {"best_test_accuracy": np.max(accuracy, 0), "noise_auroc": auroc}
+    result |= {"best_test_accuracy": np.max(accuracy, 0)}
+    result |= {"noise_auroc": auroc("mean_weight"), "margin_auroc": auroc("mean_margin")}
     if config.finetune_steps:
         before = evaluations[config.steps]["test_accuracy"]
         result["test_accuracy_before_finetune"] = before

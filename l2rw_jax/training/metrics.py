@@ -29,14 +29,12 @@ def classification_metrics(
     }
 
 
-def noise_auroc(
-    mean_weights: ArrayLike, weight_counts: ArrayLike, corrupted: ArrayLike
-) -> float | None:
-    """Area under the ROC curve of a low mean weight as a detector of corruption.
+def noise_auroc(values: ArrayLike, counts: ArrayLike, corrupted: ArrayLike) -> float | None:
+    """Area under the ROC curve of a low value as a detector of corruption.
 
     Args:
-      mean_weights: ``[n]`` mean weight of each training example.
-      weight_counts: ``[n]`` how often each was drawn; those never drawn are left out.
+      values: ``[n]`` such as the mean weight of each training example, or its mean margin.
+      counts: ``[n]`` how often each was drawn; those never drawn are left out.
       corrupted: ``[n]`` bool.
 
     Returns:
@@ -47,11 +45,11 @@ def noise_auroc(
     >>> noise_auroc(weights, np.ones(4), np.array([False, False, True, True]))
     0.75
     """
-    drawn = np.asarray(weight_counts) > 0
+    drawn = np.asarray(counts) > 0
     corrupted = np.asarray(corrupted)[drawn]
     if corrupted.all() or not corrupted.any():
         return None
-    return float(metrics.roc_auc_score(corrupted, -np.asarray(mean_weights)[drawn]))
+    return float(metrics.roc_auc_score(corrupted, -np.asarray(values)[drawn]))
 
 
 def summarize_steps(metrics: Mapping[str, np.ndarray]) -> dict[str, Any]:

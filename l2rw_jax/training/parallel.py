@@ -90,7 +90,7 @@ def _jit(devices: Sequence[Any], num_steps: int, *, fsdp: bool, replicas: bool) 
         shapes = jax.eval_shape(create)
         places = jax.tree.map(place, shapes)
         # Of each training example, and read whole on the host.
-        places = places._replace(weight_sum=whole, weight_count=whole)
+        places = places._replace(weight_sum=whole, margin_sum=whole, weight_count=whole)
         return jax.tree.map(
             lambda x, sharding: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding),
             shapes,

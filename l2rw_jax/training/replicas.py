@@ -126,7 +126,7 @@ def _split(first: ConfigDict, count: int, joint: Path, folder_of: Mapping[int, P
             reason = diverged(f"before step {bad['step'] + 1}", most, joint)
             files.write_json(folder / files.ENDED, {"step": bad["step"], "reason": reason})
             continue
-        files.write_weights(folder, *(each[i] for each in weights.values()))
+        files.write_weights(folder, {name: each[i] for name, each in weights.items()})
         seed = {"seed": config.seed, "replicas": count}
         figures = {name: value for name, value in result.items() if name != "seeds"}
         files.write_json(folder / files.RESULT, seed | _own(figures, i))

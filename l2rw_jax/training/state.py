@@ -25,6 +25,7 @@ class TrainState(NamedTuple):
       opt_state: the optimizer's state.
       inner_state: that of l2rw's look-ahead; {} where it is plain SGD.
       weight_sum: sum of the weights that each training example got.  # shape=(n,)
+      margin_sum: sum of the given label's margins.  # shape=(n,)
       weight_count: how often each was drawn.  # shape=(n,), dtype=int32
       bad_steps: steps that were skipped, since the loss, the gradient or all scores were not
         finite.  # shape=(), dtype=int32
@@ -38,6 +39,7 @@ class TrainState(NamedTuple):
     opt_state: optax.OptState
     inner_state: optax.OptState
     weight_sum: jax.Array
+    margin_sum: jax.Array
     weight_count: jax.Array
     bad_steps: jax.Array
     bad_in_a_row: jax.Array
@@ -79,6 +81,7 @@ def create_state(
         opt_state=optimizer.init(params),
         inner_state=inner.init(params) if inner else {},
         weight_sum=jnp.zeros(num_train),
+        margin_sum=jnp.zeros(num_train),
         weight_count=jnp.zeros(num_train, jnp.int32),
         bad_steps=jnp.zeros((), jnp.int32),
         bad_in_a_row=jnp.zeros((), jnp.int32),
@@ -125,6 +128,6 @@ def seed_keys(seed: ArrayLike) -> tuple[jax.Array, jax.Array]:
     return init_key, step_key
 
 
-def mean_weights(weight_sum: np.ndarray, weight_count: np.ndarray) -> np.ndarray:
-    """The mean weight of each training example over the times it was drawn, ``[n]``; else 0."""
-    return np.asarray(weight_sum) / np.maximum(weight_count, 1).astype(weight_sum.dtype)
+def mean_over_draws(sums: np.ndarray, counts: np.ndarray) -> np.ndarray:
+    """The mean of each training example's values over the times it was drawn, ``[n]``; else 0."""
+    return np.asarray(sums) / np.maximum(counts, 1).astype(sums.dtype)

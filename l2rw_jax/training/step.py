@@ -1,7 +1,7 @@
 """One training step, as a pure function of the state and the step's number."""
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
 import jax
@@ -118,8 +118,10 @@ def make_step(
         value_and_grad = method.value_and_grad(per_example_loss_fn, clean_loss_fn, **options)
         (loss, aux), grads = value_and_grad(state.params, batch, clean_batch)
         model_state, correct = aux.aux["model_state"], aux.aux["correct"]
-        weights, scores, accuracy = _gather(aux.weights, aux.scores, correct, axis_name)
-        weights, scores, rows = replicate((weights, scores, rows))
+        margins = losses.margin(aux.aux["logits"], batch["label"])
+        examples = (aux.weights, aux.scores, jnp.where(jnp.isfinite(margins), margins, 0))
+        (weights, scores, margins), accuracy = _gather(examples, correct, axis_name)
+        weights, scores, margins, rows = replicate((weights, scores, margins, rows))
 
         updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)
@@ -133,6 +135,7 @@ def make_step(
         if not finetune:
             updated = updated._replace(
                 weight_sum=state.weight_sum.at[rows].add(weights),
+                margin_sum=state.margin_sum.at[rows].add(margins),
                 weight_count=state.weight_count.at[rows].add(1),
             )
         grad_norm = optax.tree.norm(grads)
@@ -202,16 +205,15 @@ def make_predict(
 
 
 def _gather(
-    weights: jax.Array, scores: jax.Array, correct: jax.Array, axis_name: str | None
-) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """The whole batch's weights and scores, ``[b]``, and accuracy, ``[]``: one collective."""
-    accuracy = jnp.mean(correct, dtype=weights.dtype)
+    examples: tuple[jax.Array, ...], correct: jax.Array, axis_name: str | None
+) -> tuple[Sequence[jax.Array], jax.Array]:
+    """The whole batch's values ``[b]`` of these of a part, and accuracy ``[]``: one collective."""
+    accuracy = jnp.mean(correct, dtype=examples[0].dtype)
     if axis_name is None:
-        return weights, scores, accuracy
-    own = jnp.concatenate([weights, scores, accuracy[None]])
-    parts = jax.lax.all_gather(own, axis_name)
-    b = len(weights)
-    return parts[:, :b].ravel(), parts[:, b : 2 * b].ravel(), parts[:, -1].mean()
+        return examples, accuracy
+    parts = jax.lax.all_gather(jnp.concatenate([*examples, accuracy[None]]), axis_name)
+    columns = jnp.split(parts[:, :-1], len(examples), axis=1)
+    return [column.ravel() for column in columns], parts[:, -1].mean()
 
 
 def _make_forward(

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from l2rw_jax.training.resolve import Run
-from l2rw_jax.training.state import mean_weights
+from l2rw_jax.training.state import mean_over_draws
 from l2rw_jax.training.workdir import TENSORBOARD, written
 
 Board = Callable[[Mapping[str, Any], Mapping[str, Any], tuple[Any, Any]], None]
@@ -41,7 +41,7 @@ def open_board(run: Run, workdir: Path, start: int) -> Iterator[Board]:
             if name != "step" and np.isfinite(value)
         ]
         if classes:
-            means = mean_weights(*weights) * run.batches.batch_size  # 1 is an equal weight
+            means = mean_over_draws(*weights) * run.batches.batch_size  # 1 is an equal weight
             for name, chosen in (("uncorrupted", ~corrupted), ("corrupted", corrupted)):
                 if (drawn := chosen & (weights[1] > 0)).any():
                     told.append(summary.histogram(f"weight/{name}", means[drawn], "auto"))

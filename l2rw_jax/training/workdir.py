@@ -9,7 +9,7 @@ import platform
 import re
 import zipfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -26,6 +26,7 @@ from l2rw_jax.training.errors import ConfigError, Ended, RunError
 CONFIG, METRICS, RESULT, ENDED = "config.json", "metrics.jsonl", "result.json", "ended.json"
 WEIGHTS, CHECKPOINTS, TENSORBOARD = "weights.npz", "checkpoints", "tensorboard"
 
+_WEIGHTS = ("mean_weight", "mean_margin", "count", "corrupted")
 _RESULT = {"method": str, "test_accuracy": float | list}  # of replicas, lists
 
 StrPath = str | os.PathLike[str]
@@ -192,17 +193,16 @@ def keep_metrics(workdir: StrPath, step: int) -> None:
         os.replace(temporary, path)
 
 
-def write_weights(
-    workdir: StrPath, mean_weights: ArrayLike, weight_counts: ArrayLike, corrupted: ArrayLike
-) -> None:
-    """Writes what each training example weighed, ``[n]`` each, to weights.npz."""
+def write_weights(workdir: StrPath, arrays: Mapping[str, ArrayLike]) -> None:
+    """Writes what is known of each training example, ``[n]`` each, to weights.npz."""
     path = Path(workdir, WEIGHTS)
+    kept: dict[str, Any] = {name: arrays[name] for name in _WEIGHTS}
     with written(path):
-        np.savez(path, mean_weight=mean_weights, count=weight_counts, corrupted=corrupted)
+        np.savez(path, **kept)
 
 
 def read_weights(workdir: StrPath) -> dict[str, np.ndarray]:
-    """What ``write_weights`` wrote: mean_weight, count and corrupted.
+    """What ``write_weights`` wrote: mean_weight, mean_margin, count and corrupted.
 
     Raises:
       RunError: it cannot be read.
@@ -210,7 +210,7 @@ def read_weights(workdir: StrPath) -> dict[str, np.ndarray]:
     path = Path(workdir, WEIGHTS)
     try:
         with np.load(path) as arrays:
-            weights = {name: arrays[name] for name in ("mean_weight", "count", "corrupted")}
+            weights = {name: arrays[name] for name in _WEIGHTS}
         if len({array.shape for array in weights.values()}) > 1:
             raise ValueError("its arrays are of unlike lengths")
         return weights

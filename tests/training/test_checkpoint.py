@@ -20,7 +20,7 @@ def _state(step, size=5000):
     counts = np.arange(3, dtype=np.int32)
     params = {"kernel": values}
     step = np.array(step, np.int32)
-    return TrainState(step, params, *[empty] * 4, values, counts, zero, zero)
+    return TrainState(step, params, *[empty] * 4, values, values, counts, zero, zero)
 
 
 def _save(folder, *steps, keep=2):
@@ -131,7 +131,7 @@ def test_another_format_is_refused_by_its_number(tmp_path, monkeypatch):
     _save(tmp_path, 10)
     monkeypatch.undo()
     before = _files(tmp_path)
-    with pytest.raises(ConfigError, match=r"are of format 3, this version's are of format 2"):
+    with pytest.raises(ConfigError, match=r"are of format 4, this version's are of format 3"):
         _restore(tmp_path)
     assert _files(tmp_path) == before
 

@@ -4,6 +4,7 @@ import json
 
 import numpy as np
 import pytest
+from sklearn.metrics import roc_auc_score
 
 from l2rw_jax.training import ConfigError, default_config, loop, train_and_evaluate
 from l2rw_jax.training.workdir import read_metrics, to_json
@@ -39,6 +40,11 @@ def test_a_run_leaves_its_files(tmp_path):
     weights = np.load(tmp_path / "run/weights.npz")
     assert weights["count"].sum() == 40 * 100
     assert weights["mean_weight"].shape == weights["corrupted"].shape == (1437 - 200,)
+    for figure, name in (("noise_auroc", "mean_weight"), ("margin_auroc", "mean_margin")):
+        drawn = weights["count"] > 0
+        area = roc_auc_score(weights["corrupted"][drawn], -weights[name][drawn])
+        assert written[figure] == pytest.approx(area)
+    assert written["margin_auroc"] != written["noise_auroc"]
 
 
 def test_a_run_is_a_function_of_its_seed(tmp_path):
@@ -199,3 +205,4 @@ def test_on_noisy_digits_l2rw_beats_the_baseline_and_finds_the_noise(tmp_path):
     }
     assert results["l2rw"]["test_accuracy"] > results["baseline"]["test_accuracy"] + 0.1
     assert results["l2rw"]["noise_auroc"] > 0.8
+    assert all(result["margin_auroc"] > 0.8 for result in results.values())

@@ -110,6 +110,7 @@ def test_fsdp_divides_the_state():
     devices = jax.device_count()
     assert len(state.weight_sum) % devices == 0
     assert state.weight_sum.sharding.is_fully_replicated
+    assert state.margin_sum.sharding.is_fully_replicated
     assert state.weight_count.sharding.is_fully_replicated
     for tree in (state.params, state.opt_state):
         large = [leaf for leaf in jax.tree.leaves(tree) if leaf.size >= 64]
@@ -195,9 +196,9 @@ def test_a_step_moves_no_more_than_it_must(fields, passes):
     # sum, figures. Then the running moments, once, or each normalisation's moments in each of five
     # passes: the clean loss and its gradient, the losses, their tangents, the update's gradient.
     assert 0 <= sum(reduced) - 2 * params - passes * moments <= 16
-    # The weights of the batch, and for pmap the scores and each device's accuracy.
+    # The weights and margins of the batch, and for pmap the scores and each device's accuracy.
     gathered = [sum(shapes) for kind, shapes in collectives if kind != "all-reduce"]
-    assert sum(gathered) <= 2 * run.batches.batch_size + jax.device_count()
+    assert sum(gathered) <= 3 * run.batches.batch_size + jax.device_count()
 
 
 def test_fsdp_gathers_the_parameters_once():

@@ -14,7 +14,7 @@ from l2rw_jax.training import default_config
 from l2rw_jax.training.batches import make_batches
 from l2rw_jax.training.optimizers import make_optimizer, make_schedule
 from l2rw_jax.training.prepare import prepare
-from l2rw_jax.training.state import create_state, initial_transition, mean_weights
+from l2rw_jax.training.state import create_state, initial_transition, mean_over_draws
 from l2rw_jax.training.step import make_chunk, make_predict
 from l2rw_jax.training.step import make_step as make_step_of
 
@@ -105,9 +105,23 @@ def test_weights_are_added_to_the_examples_that_were_drawn():
     assert int(state.weight_count.sum()) == 4 * 32
     np.testing.assert_allclose(state.weight_sum.sum(), 4, rtol=1e-6)
     drawn = np.asarray(state.weight_count) > 0
-    means = mean_weights(np.asarray(state.weight_sum), np.asarray(state.weight_count))
+    means = mean_over_draws(np.asarray(state.weight_sum), np.asarray(state.weight_count))
     np.testing.assert_allclose(means[drawn], 1 / 32, rtol=1e-5)
     np.testing.assert_array_equal(means[~drawn], 0)
+
+
+@pytest.mark.parametrize("method", ["baseline", "l2rw", "clean_only"])
+def test_margins_of_the_given_labels_are_added_to_the_examples_that_were_drawn(method):
+    config, model, optimizer, state, run_data = _setup(method=method)
+    stepped, _ = jax.jit(make_step(config, model, optimizer))(state, run_data, KEY)
+    keys = jax.random.split(jax.random.fold_in(KEY, 0), 5)
+    rows = np.asarray(sample(keys[0], len(run_data.train.index), 32))
+    images = run_data.images[run_data.train.index[rows]] / 255.0
+    logits = np.asarray(model.apply(state.params, {}, images, train=True)[0])
+    want = np.zeros(len(run_data.train.index))
+    for row, z, label in zip(rows, logits, run_data.train.label[rows], strict=True):
+        want[row] += z[label] - np.delete(z, label).max()
+    np.testing.assert_allclose(stepped.margin_sum, want, rtol=1e-4, atol=1e-5)
 
 
 def test_metrics_of_uniform_weights():

@@ -145,7 +145,8 @@ def test_damaged_weights_are_one_line(run, content):
 
 
 def test_weights_of_unlike_lengths_are_one_line(run):
-    np.savez(run / "weights.npz", mean_weight=[1.0], count=[1, 2], corrupted=[True])
+    arrays = {"mean_weight": [1.0], "mean_margin": [1.0], "count": [1, 2], "corrupted": [True]}
+    np.savez(run / "weights.npz", **arrays)
     with pytest.raises(RunError, match=r"weights.npz cannot be read: its arrays are of unlike"):
         read_weights(run)
 
