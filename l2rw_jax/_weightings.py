@@ -107,6 +107,17 @@ def inverse_loss(losses: jax.Array, batch: Any, rng: jax.Array, axis_name: AxisN
     return example_weights(1 / (losses + 0.3), axis_name=axis_name)
 
 
+def kept(losses: jax.Array, batch: Any, rng: jax.Array, axis_name: AxisName) -> jax.Array:
+    """The weights that the examples last got (``kept_weight``, NaN: none yet), that sum to one.
+
+    An example that has none yet gets the mean weight.
+    """
+    del rng
+    weights = batch["kept_weight"]
+    weights = jnp.where(jnp.isnan(weights), 1 / batch_size(losses, axis_name), weights)
+    return example_weights(weights, axis_name=axis_name)
+
+
 def by(weights_fn: WeightsFn) -> MakeValueAndGrad:
     """The method whose weights are ``(losses, batch, rng, axis_name) -> [b]``."""
 

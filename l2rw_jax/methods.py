@@ -39,6 +39,7 @@ from l2rw_jax._weightings import (
     equal,
     hard_mining,
     inverse_loss,
+    kept,
     proportion,
     random,
     weighted,
@@ -90,9 +91,9 @@ def l2rw(
 
     ``weighting``, ``min_weight`` and ``equal_share`` are those of ``score_weights``, ``options``
     those of ``reweighted_value_and_grad``: inner, mode, lookahead_mask; ``inner_state`` is the
-    inner optimizer's.
+    inner optimizer's. Where the batch has ``scored``, ``[]`` bool, and it is false, the examples
+    keep their weights, ``kept_weight`` ``[b]``: such a step costs what a plain one does.
     """
-    del rng
     weights_fn = functools.partial(
         score_weights,
         weighting=weighting,
@@ -108,7 +109,17 @@ def l2rw(
         axis_name=axis_name,
         **options,
     )
-    return functools.partial(value_and_grad, inner_state=inner_state)
+    scored = functools.partial(value_and_grad, inner_state=inner_state)
+    unscored = by(kept)(per_example_loss_fn, clean_loss_fn, rng=rng, axis_name=axis_name)
+
+    def scored_or_not(
+        params: optax.Params, batch: Any, clean_batch: Any
+    ) -> tuple[tuple[jax.Array, ReweightAux], optax.Updates]:
+        if "scored" not in batch:
+            return scored(params, batch, clean_batch)
+        return jax.lax.cond(batch["scored"], scored, unscored, params, batch, clean_batch)
+
+    return scored_or_not
 
 
 def score_weights(

@@ -124,6 +124,25 @@ def test_a_score_that_is_not_finite_has_weight_zero_however_it_is_weighted(weigh
     assert not weights[1:3].any() and (weights[jnp.array([0, 3])] > 0.1).all()
 
 
+def test_a_step_of_l2rw_that_does_not_score_costs_what_a_plain_one_does(problem):
+    params, batch, clean = problem
+    batch = batch | {"scored": jnp.array(False), "kept_weight": jnp.full(8, jnp.nan)}
+
+    def jaxpr(name):
+        fn = METHODS[name].value_and_grad(_losses, _clean_loss, rng=jax.random.key(0))
+        return jax.make_jaxpr(fn)(params, batch, clean)
+
+    (cond,) = (e for e in jaxpr("l2rw").eqns if e.primitive.name == "cond")
+    unscored, scored = (str(branch).count("dot_general") for branch in cond.params["branches"])
+    assert str(jaxpr("l2rw")).count("dot_general") == unscored + scored
+    assert unscored == str(jaxpr("baseline")).count("dot_general") < scored
+
+    (_, kept_aux), _ = _apply("l2rw", (params, batch, clean))
+    np.testing.assert_allclose(kept_aux.weights, np.full(8, 1 / 8), rtol=1e-14)
+    (_, aux), _ = _apply("l2rw", (params, batch | {"scored": jnp.array(True)}, clean))
+    np.testing.assert_allclose(aux.weights, _weights("l2rw", problem), rtol=1e-12)
+
+
 def test_evidence_weighs_by_the_votes_of_the_clean_batch(problem):
     params, batch, clean = problem
     (_, aux), _ = _apply("evidence", problem)

@@ -18,6 +18,7 @@ MODES = ("forward", "reverse", "finite_difference")
 _POSITIVE = (
     *("batch_size", "clean_batch_size", "clean_size", "log_every", "steps", "eval_every"),
     *("checkpoint_every", "replicas", "micro_batches", "keep_checkpoints", "max_bad_steps"),
+    "score_every",
 )
 _NOT_NEGATIVE = (
     *("seed", "val_size", "pad", "weight_decay", "clean_weight_decay", "clip_norm"),
@@ -47,6 +48,7 @@ def default_config() -> ConfigDict:
     config.lookahead_mask = ""  # l2rw moves only parameters of this path, as "output/*"; empty: all
     config.weighting = "proportional"  # l2rw's weights by its scores: proportional, sign, relative
     config.min_weight = 0.0  # l2rw's least score of an example, before the scores become weights
+    config.score_every = 1  # l2rw: steps from one that scores to the next; weights are kept between
     config.equal_share = 0.0  # l2rw: share of the weight that all examples of a batch share equally
     config.seed = 0  # of initialisation, split, corruption and sampling, a stream each
 

@@ -95,6 +95,11 @@ def resolve(config: ConfigDict, prepared: tuple[RunData, int] | None = None) -> 
       ConfigError: the run cannot be as asked for.
     """
     config = validate(config)
+    if config.score_every > 1 and _convolves_on_cpu(config):
+        raise ConfigError(
+            f"config.score_every: got {config.score_every}; takes 1 with convolutions on a CPU: "
+            "its compiler makes them many times slower inside a conditional."
+        )
     if config.tensorboard:
         try:
             _extras.require("tensorboard", "tensorboardX")
@@ -133,6 +138,7 @@ def resolve(config: ConfigDict, prepared: tuple[RunData, int] | None = None) -> 
         micro_batches=config.micro_batches,
         clean_smoothing=config.clean_smoothing,
         clean_weight_decay=config.clean_weight_decay,
+        score_every=config.score_every if config.method == "l2rw" else 1,
         ema=config.ema,
         axis_name=engine.axis_name,
         shard=engine.shard,
@@ -177,8 +183,11 @@ def steps_per_call(config: ConfigDict) -> int:
     One call does them all, but for convolutions on a CPU: inside a loop, XLA's CPU compiler leaves
     their weight gradients in a form that is ten times slower (JAX 0.10, 0.11).
     """
-    single = jax.default_backend() == "cpu" and not config.model.startswith("mlp")
-    return 1 if single else config.log_every
+    return 1 if _convolves_on_cpu(config) else config.log_every
+
+
+def _convolves_on_cpu(config: ConfigDict) -> bool:
+    return jax.default_backend() == "cpu" and not config.model.startswith("mlp")
 
 
 def _make_model(config: ConfigDict, run_data: RunData, num_classes: int) -> Model:
@@ -247,12 +256,13 @@ def _make_init(
 ) -> Callable[..., TrainState]:
     """A function for the state at step 0, of a seed, the confusion and the number of examples."""
 
+    options: dict[str, Any] = {"inner": inner, "ema": config.ema > 0}
+    options["keep_weights"] = config.method == "l2rw" and config.score_every > 1
+
     def init(seed: ArrayLike, confusion: ArrayLike, num_train: int) -> TrainState:
         init_key, _ = seed_keys(seed)
         own = method_params(method, init_key, jnp.asarray(confusion))
-        return create_state(
-            init_key, model, optimizer, num_train, own, inner=inner, ema=config.ema > 0
-        )
+        return create_state(init_key, model, optimizer, num_train, own, **options)
 
     return init
 

@@ -27,6 +27,7 @@ class TrainState(NamedTuple):
       weight_sum: sum of the weights that each training example got.  # shape=(n,)
       margin_sum: sum of the given label's margins.  # shape=(n,)
       weight_count: how often each was drawn.  # shape=(n,), dtype=int32
+      kept_weight: the weight that each last got, NaN before; {} where every step scores.
       bad_steps: steps that were skipped, since the loss, the gradient or all scores were not
         finite.  # shape=(), dtype=int32
       bad_in_a_row: how many of them came last.  # shape=(), dtype=int32
@@ -41,6 +42,7 @@ class TrainState(NamedTuple):
     weight_sum: jax.Array
     margin_sum: jax.Array
     weight_count: jax.Array
+    kept_weight: Any
     bad_steps: jax.Array
     bad_in_a_row: jax.Array
 
@@ -59,6 +61,7 @@ def create_state(
     *,
     inner: optax.GradientTransformation | None = None,
     ema: bool = False,
+    keep_weights: bool = False,
 ) -> TrainState:
     """The state at step 0, initialised by ``key``.
 
@@ -70,6 +73,7 @@ def create_state(
       own: the method's own parameters, as ``method_params`` makes them.
       inner: the optimizer of l2rw's look-ahead.
       ema: whether there is an average of the parameters.
+      keep_weights: whether examples keep their weights in steps that do not score.
     """
     params, model_state = model.init(key)
     params = params | (own or {})
@@ -83,6 +87,7 @@ def create_state(
         weight_sum=jnp.zeros(num_train),
         margin_sum=jnp.zeros(num_train),
         weight_count=jnp.zeros(num_train, jnp.int32),
+        kept_weight=jnp.full(num_train, jnp.nan) if keep_weights else {},
         bad_steps=jnp.zeros((), jnp.int32),
         bad_in_a_row=jnp.zeros((), jnp.int32),
     )

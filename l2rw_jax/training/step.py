@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import optax
 
 from l2rw_jax import data, losses
+from l2rw_jax._weightings import own_part
 from l2rw_jax.methods import Method
 from l2rw_jax.models import Model
 from l2rw_jax.training.batches import Arrays, Batches, draw, draw_clean, step_keys, take
@@ -38,6 +39,7 @@ def make_step(
     clean_smoothing: float = 0.0,
     clean_weight_decay: float = 0.0,
     inner: optax.GradientTransformation | None = None,
+    score_every: int = 1,
     ema: float = 0.0,
     axis_name: str | None = None,
     shard: Callable[[Any], Any] = lambda tree: tree,
@@ -62,6 +64,7 @@ def make_step(
       clean_smoothing: label smoothing in the clean loss.
       clean_weight_decay: L2 on kernels in the clean loss.
       inner: the optimizer of l2rw's look-ahead, as ``method`` has it.
+      score_every: steps from one that scores to the next; in between examples keep their weights.
       ema: decay of ``state.ema_params``; 0 for none.
       axis_name: mapped axis of the devices that share a batch. Each draws the whole batch's indices
         and takes its part, so that any number of devices trains on the same images.
@@ -95,6 +98,9 @@ def make_step(
         )
         batch["progress"] = state.step / steps
         batch["learning_rate"] = schedule(state.step - state.bad_steps)
+        if score_every > 1:
+            batch["scored"] = state.step % score_every == 0
+            batch["kept_weight"] = own_part(state.kept_weight[rows], axis_name)
         forward = _make_forward(model, state.model_state, micro_batches)
 
         def per_example_loss_fn(params: optax.Params, batch: Arrays) -> tuple[jax.Array, Any]:
@@ -137,6 +143,12 @@ def make_step(
                 weight_sum=state.weight_sum.at[rows].add(weights),
                 margin_sum=state.margin_sum.at[rows].add(margins),
                 weight_count=state.weight_count.at[rows].add(1),
+            )
+        if score_every > 1:
+            # Of an example that was drawn twice the larger: the last would be any of them.
+            latest = state.kept_weight.at[rows].set(-1).at[rows].max(weights)
+            updated = updated._replace(
+                kept_weight=jnp.where(batch["scored"], latest, state.kept_weight)
             )
         grad_norm = optax.tree.norm(grads)
         good = jnp.isfinite(loss) & jnp.isfinite(grad_norm) & jnp.isfinite(scores).any()

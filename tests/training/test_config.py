@@ -24,6 +24,7 @@ BAD = [
     ("weighting", "signs", r"config.weighting: got 'signs'; takes .*did you mean 'sign'\?"),
     ("equal_share", 1.1, r"config.equal_share: got 1.1; takes a number in \[0, 1\]"),
     ("clean_smoothing", 1.0, r"config.clean_smoothing: got 1.0; takes a number in \[0, 1\)"),
+    ("score_every", 0, r"config.score_every: got 0; takes an integer above 0"),
     ("ema", 1.0, r"config.ema: got 1.0; takes a number in \[0, 1\)"),
     ("noise.ratio", 0.4, r"config.noise.ratio: got 0.4; takes 0 while config.noise.kind is none"),
     ("dtype", "float31", r"config.dtype: got 'float31'; takes float32, bfloat16"),

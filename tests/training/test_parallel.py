@@ -136,6 +136,7 @@ def test_micro_batches_are_the_whole_batch(method):
 
 
 L2RW_OPTIONS = {"weighting": "relative", "equal_share": 0.3, "clean_smoothing": 0.1}
+L2RW_OPTIONS |= {"score_every": 2}
 
 
 @pytest.mark.parametrize("engine", [PMAP, pytest.param(JIT, marks=pytest.mark.slow)])

@@ -1,5 +1,7 @@
 """The step is a pure function of the state; its update and its metrics are what they say."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -10,7 +12,7 @@ from l2rw_jax import losses
 from l2rw_jax.data import sample, sample_without_replacement
 from l2rw_jax.methods import get_method
 from l2rw_jax.models import Model, create_model
-from l2rw_jax.training import default_config
+from l2rw_jax.training import ConfigError, default_config, resolve
 from l2rw_jax.training.batches import make_batches
 from l2rw_jax.training.optimizers import make_optimizer, make_schedule
 from l2rw_jax.training.prepare import prepare
@@ -23,14 +25,15 @@ def make_step(config, model, optimizer, **options):
     """The step that a config describes."""
     method = get_method("clean_only" if options.get("finetune") else config.method)
     batches = make_batches(config, balanced=method.balanced)
-    options |= {
+    fields = {
         "schedule": make_schedule(config),
         "steps": config.steps,
         "clean_smoothing": config.clean_smoothing,
         "clean_weight_decay": config.clean_weight_decay,
+        "score_every": config.score_every,
         "ema": config.ema,
     }
-    return make_step_of(method, model, optimizer, batches, **options)
+    return make_step_of(method, model, optimizer, batches, **fields | options)
 
 
 def _setup(**fields):
@@ -262,6 +265,42 @@ def test_the_clean_loss_takes_label_smoothing():
     own = log_p[jnp.arange(50), run_data.clean.label[rows]]
     want = -(0.8 * own + 0.2 * log_p.mean(1)).mean()
     np.testing.assert_allclose(metrics["clean_loss"], want, rtol=1e-6)
+
+
+def test_examples_keep_their_weights_from_one_step_that_scores_to_the_next():
+    config, model, optimizer, _, run_data = _setup(score_every=2, batch_size=600)
+    num_train = len(run_data.train.index)
+    create = functools.partial(create_state, jax.random.key(0), model, optimizer, num_train)
+    every = jax.jit(make_step(config, model, optimizer, score_every=1))
+    step = jax.jit(make_step(config, model, optimizer))
+    want, _ = every(create(), run_data, KEY)
+    first, metrics = step(create(keep_weights=True), run_data, KEY)
+    np.testing.assert_allclose(first.weight_sum, want.weight_sum, rtol=1e-4, atol=1e-7)
+    assert np.isfinite(metrics["clean_loss"])
+    drawn = np.asarray(first.weight_count) > 0
+    np.testing.assert_array_equal(np.isnan(first.kept_weight), ~drawn)
+    once = np.asarray(first.weight_count) == 1
+    np.testing.assert_array_equal(first.kept_weight[once], first.weight_sum[once])
+
+    second, metrics = step(first, run_data, KEY)
+    rows = np.asarray(sample(jax.random.split(jax.random.fold_in(KEY, 1), 5)[0], num_train, 600))
+    weights = np.asarray(first.kept_weight)[rows]
+    assert 100 < np.isnan(weights).sum() < 500
+    weights = np.where(np.isnan(weights), 1 / 600, weights)
+    want = np.bincount(rows, weights / weights.sum(), num_train)
+    np.testing.assert_allclose(second.weight_sum - first.weight_sum, want, rtol=1e-4, atol=1e-7)
+    np.testing.assert_array_equal(second.kept_weight, first.kept_weight)
+    assert np.isnan(metrics["clean_loss"])  # which it does not look at
+
+    third, _ = step(second, run_data, KEY)
+    assert np.isnan(third.kept_weight).sum() < np.isnan(first.kept_weight).sum()
+
+
+def test_convolutions_on_a_cpu_score_in_every_step():
+    config = default_config()
+    config.update_from_flattened_dict({"model": "lenet", "score_every": 2})
+    with pytest.raises(ConfigError, match=r"config.score_every: got 2; takes 1 with convolutions"):
+        resolve(config)
 
 
 def test_a_class_without_examples_leaves_the_transition_finite():
