@@ -7,7 +7,9 @@ import jax.numpy as jnp
 import optax
 import pytest
 
-from l2rw_jax import reweighted_value_and_grad
+from l2rw_jax import learned_value_and_grad, reweighted_value_and_grad
+from l2rw_jax.losses import cross_entropy
+from l2rw_jax.methods import get_method
 from l2rw_jax.models import create_model
 
 SHAPE = (16, 16, 3)
@@ -22,8 +24,11 @@ def compiled(mode, m=100, mask=None):
     tx = optax.sgd(0.1, momentum=0.9)
 
     def losses(params, batch, model_state):
-        logits, model_state = model.apply(params, model_state, batch["x"], train=True)
-        return optax.softmax_cross_entropy_with_integer_labels(logits, batch["y"]), model_state
+        (logits, features), model_state = model.apply(
+            params, model_state, batch["image"], train=True, with_features=True
+        )
+        aux = {"logits": logits, "features": features, "model_state": model_state}
+        return cross_entropy(logits, batch["label"]), aux
 
     def step(params, model_state, opt_state, batch, clean):
         loss_fn = functools.partial(losses, model_state=model_state)
@@ -34,6 +39,20 @@ def compiled(mode, m=100, mask=None):
 
         if mode == "plain":
             (loss, aux), grads = jax.value_and_grad(mean_loss, has_aux=True)(params, batch)
+        elif mode == "evidence":
+            make = get_method(mode).value_and_grad
+            fn = make(loss_fn, lambda *args: mean_loss(*args)[0], rng=jax.random.key(0))
+            (loss, (*_, aux)), grads = fn(params, batch | {"progress": 0.5}, clean)
+        elif mode == "learned":
+            fn = learned_value_and_grad(
+                loss_fn,
+                lambda *args: mean_loss(*args)[0],
+                lambda phi, losses, batch: jax.nn.sigmoid(phi * losses) / len(losses),
+                inner=optax.sgd(0.1),
+                has_aux=True,
+            )
+            (loss, (*_, aux)), (grads, phi_grad) = fn(params, jnp.ones(()), batch, clean)
+            loss += phi_grad  # else it would not be computed
         else:
             fn = reweighted_value_and_grad(
                 loss_fn,
@@ -44,12 +63,12 @@ def compiled(mode, m=100, mask=None):
             )
             (loss, (*_, aux)), grads = fn(params, batch, clean)
         updates, opt_state = tx.update(grads, opt_state, params)
-        return optax.apply_updates(params, updates), aux, opt_state, loss
+        return optax.apply_updates(params, updates), aux["model_state"], opt_state, loss
 
     def examples(n):
         return {
-            "x": jax.ShapeDtypeStruct((n, *SHAPE), jnp.float32),
-            "y": jax.ShapeDtypeStruct((n,), jnp.int32),
+            "image": jax.ShapeDtypeStruct((n, *SHAPE), jnp.float32),
+            "label": jax.ShapeDtypeStruct((n,), jnp.int32),
         }
 
     arguments = (params, model_state, jax.eval_shape(tx.init, params), examples(100), examples(m))
@@ -81,6 +100,14 @@ def test_arithmetic():
     assert flops("reverse") == pytest.approx(3.3, abs=0.1)
     # The two passes of the tangent become two forward passes.
     assert flops("finite_difference") == pytest.approx(2.65, abs=0.1)
+
+
+def test_arithmetic_of_other_weightings():
+    # A forward pass of the clean examples beside the plain step's three: 4/3, and 3.1/3.
+    assert flops("evidence") == pytest.approx(1.35, abs=0.03)
+    assert flops("evidence", m=10) <= 1.06
+    # As forward mode: three passes of the clean batch, a tangent, and one weighted gradient.
+    assert flops("learned") == pytest.approx(2.65, abs=0.1)
 
 
 def test_arithmetic_of_a_look_ahead_of_the_head():

@@ -9,14 +9,15 @@ import optax
 import pytest
 
 from l2rw_jax import losses
+from l2rw_jax._weightings import by
 from l2rw_jax.data import sample, sample_without_replacement
-from l2rw_jax.methods import get_method
+from l2rw_jax.methods import Method, get_method
 from l2rw_jax.models import Model, create_model
 from l2rw_jax.training import ConfigError, default_config, resolve
 from l2rw_jax.training.batches import make_batches
-from l2rw_jax.training.optimizers import make_optimizer, make_schedule
+from l2rw_jax.training.optimizers import make_optimizer, make_schedule, with_weighting
 from l2rw_jax.training.prepare import prepare
-from l2rw_jax.training.state import create_state, initial_transition, mean_over_draws
+from l2rw_jax.training.state import create_state, initial_transition, mean_over_draws, method_params
 from l2rw_jax.training.step import make_chunk, make_predict
 from l2rw_jax.training.step import make_step as make_step_of
 
@@ -179,6 +180,51 @@ def test_the_schedule_drops_tenfold_at_the_boundaries_and_clipping_bounds_the_up
         updates, opt_state = optimizer.update({"kernel": jnp.full(4, 9.0)}, opt_state, params)
         norms.append(float(optax.tree.norm(updates)))
     np.testing.assert_allclose(norms, [0.1 * 0.5, 0.01 * 0.5], rtol=1e-5)
+
+
+def test_a_learned_weighting_has_adam_with_l2_and_the_network_its_own_optimizer():
+    config = default_config()
+    config.update_from_flattened_dict({"weight_decay": 0.1, "clip_norm": 1.0})
+    own, optimizer = make_optimizer(config), with_weighting(make_optimizer(config))
+    network = {"layer": {"kernel": jnp.array([1.0, -2.0]), "bias": jnp.array([3.0])}}
+    params = network | {"weighting": {"kernel": jnp.array([3e4, 0.2])}}
+    grads = jax.tree.map(jnp.ones_like, params) | {"weighting": {"kernel": jnp.array([-2.0, 9.0])}}
+    updates, _ = optimizer.update(grads, optimizer.init(params), params)
+    alone = {name: grads[name] for name in network}
+    want, _ = own.update(alone, own.init(network), network)
+    jax.tree.map(np.testing.assert_array_equal, {"layer": updates["layer"]}, want)
+    # Adam's first step is of length 0.001 whatever the gradient; the L2 term turns the first one.
+    np.testing.assert_allclose(updates["weighting"]["kernel"], [-1e-3, -1e-3], rtol=1e-4)
+
+
+def test_a_method_is_told_the_learning_rate_of_the_step():
+    """That of the optimizer, which counts good steps."""
+    config, model, optimizer, state, run_data = _setup(boundaries=(4,), steps=100)
+    method = Method(by(lambda losses, batch, rng, axis: batch["learning_rate"] * (losses > 0)))
+    batches = make_batches(config, balanced=False)
+    options = {"schedule": make_schedule(config), "steps": 100}
+    step = jax.jit(make_step_of(method, model, optimizer, batches, **options))
+    for bad, rate in ((0, 0.01), (2, 0.1)):
+        at = state._replace(step=jnp.array(5), bad_steps=jnp.array(bad))
+        np.testing.assert_allclose(
+            step(at, run_data, KEY)[0].weight_sum.sum(), 32 * rate, rtol=1e-5
+        )
+
+
+@pytest.mark.parametrize("finetune", [False, True])
+def test_a_network_is_trained_with_a_learned_weighting(finetune):
+    config, model, _, _, run_data = _setup(method="mwnet")
+    optimizer, method = with_weighting(make_optimizer(config)), get_method("mwnet")
+    own = method_params(method, jax.random.key(0), run_data.confusion)
+    state = create_state(jax.random.key(0), model, optimizer, len(run_data.train.index), own)
+    step = jax.jit(make_step(config, model, optimizer, finetune=finetune))
+    stepped, metrics = step(state, run_data, KEY)
+    assert int(stepped.bad_steps) == 0 and np.isfinite(metrics["clean_loss"])
+    difference = jax.tree.map(lambda a, b: np.abs(a - b).max(), stepped.params, state.params)
+    moved = {name: max(jax.tree.leaves(each)) for name, each in difference.items()}
+    weighting = moved.pop("weighting")
+    assert finetune or weighting == pytest.approx(1e-3, rel=0.01)
+    assert min(moved.values()) > 1e-4
 
 
 def test_the_average_of_the_parameters_forgets_by_its_decay():
