@@ -20,7 +20,10 @@ def _config(**fields):
     return config
 
 
-@pytest.mark.parametrize("method", ["l2rw", pytest.param("s_model_conf", marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    "method",
+    ["l2rw", *(pytest.param(m, marks=pytest.mark.slow) for m in ("s_model_conf", "mwnet"))],
+)
 def test_replicas_leave_each_seed_s_files(method, tmp_path):
     config = _config(method=method, val_size=50, finetune_steps=5)
     folders = {kind: [tmp_path / kind / f"seed{i}" for i in (3, 4)] for kind in ("one", "two")}
@@ -42,6 +45,7 @@ def test_replicas_leave_each_seed_s_files(method, tmp_path):
         np.testing.assert_array_equal(a["count"], b["count"])
         np.testing.assert_array_equal(a["corrupted"], b["corrupted"])
         np.testing.assert_allclose(a["mean_weight"], b["mean_weight"], atol=1e-4)
+        np.testing.assert_allclose(a["mean_margin"], b["mean_margin"], rtol=1e-3, atol=1e-3)
 
 
 def test_what_is_done_is_not_trained_again_and_what_does_not_fit_is_halved(tmp_path, monkeypatch):
