@@ -63,8 +63,16 @@ def test_a_finished_run_is_not_run_again(tmp_path):
     assert (tmp_path / "metrics.jsonl").read_text() == "kept"
 
 
-def test_a_run_stopped_between_checkpoints_goes_on_bit_for_bit(tmp_path, monkeypatch):
-    config = _config(method="random", checkpoint_every=20)
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"method": "random"},
+        {"method": "mwnet"},
+        pytest.param({"method": "l2rw", "score_every": 7}, marks=pytest.mark.slow),
+    ],
+)
+def test_a_run_stopped_between_checkpoints_goes_on_bit_for_bit(fields, tmp_path, monkeypatch):
+    config = _config(**fields, checkpoint_every=20)
     whole = train_and_evaluate(config, tmp_path / "whole")
 
     append = loop.files.append_metrics
