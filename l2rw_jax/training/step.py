@@ -144,7 +144,7 @@ def make_step(
                 margin_sum=state.margin_sum.at[rows].add(margins),
                 weight_count=state.weight_count.at[rows].add(1),
             )
-        if score_every > 1:
+        if score_every > 1 and not finetune:
             # Of an example that was drawn twice the larger: the last would be any of them.
             latest = state.kept_weight.at[rows].set(-1).at[rows].max(weights)
             updated = updated._replace(
