@@ -218,7 +218,7 @@ METHODS = {
     "groups": Method(
         learned(groups),
         needs="clean",
-        init_weighting=lambda key, num_classes: jnp.zeros(num_classes)
+        init_weighting=lambda key, num_classes: jnp.zeros(num_classes),
     ),
     "proportion": Method(by(proportion)),
     "resample": Method(by(equal), balanced=True),

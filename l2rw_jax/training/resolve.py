@@ -255,7 +255,6 @@ def _make_init(
     method: Method,
 ) -> Callable[..., TrainState]:
     """A function for the state at step 0, of a seed, the confusion and the number of examples."""
-
     options: dict[str, Any] = {"inner": inner, "ema": config.ema > 0}
     options["keep_weights"] = config.method == "l2rw" and config.score_every > 1
 
