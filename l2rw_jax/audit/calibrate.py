@@ -1,0 +1,112 @@
+"""From a label's quality to the probability that the label is wrong."""
+
+from typing import NamedTuple
+
+import numpy as np
+from sklearn.linear_model import LogisticRegression
+
+MIN_KIND = 5  # verified labels of each kind, right and wrong, that a calibration takes
+_RESAMPLES = 200
+
+
+class Share(NamedTuple):
+    """An estimated share of wrong labels with its 95 % interval, NaN where there is none."""
+
+    estimate: float
+    low: float
+    high: float
+
+
+def probability_wrong(quality: np.ndarray, known: np.ndarray, wrong: np.ndarray) -> np.ndarray:
+    """Platt's calibration: a logistic regression of "wrong" on the logit of the quality.
+
+    Args:
+        quality: [n] in 0..1, low is bad.
+        known: [m] qualities of labels of which it is known whether they are wrong.
+        wrong: [m] bools: whether they are.
+
+    Returns:
+        [n] probabilities, which never rise with the quality.
+    """
+    if wrong.all() or not wrong.any():
+        return np.full(len(quality), float(wrong.any()))
+    model = LogisticRegression().fit(_logit(known)[:, None], wrong)
+    slope, bias = float(model.coef_[0, 0]), float(model.intercept_[0])
+    if slope >= 0:  # the quality says nothing
+        return np.full(len(quality), wrong.mean())
+    return 1 / (1 + np.exp(-(slope * _logit(quality) + bias)))
+
+
+def confident_classes(
+    given: np.ndarray, own: np.ndarray, classes: np.ndarray, probabilities: np.ndarray, count: int
+) -> np.ndarray:
+    """The class that each row belongs to with confidence (confident learning, Northcutt 2021).
+
+    A class's threshold is the mean probability of the class among the rows given it. Of a row's
+    classes that reach their thresholds, the most probable one is confident.
+
+    Args:
+        given: [n] integer classes.
+        own: [n] the probability of the given class.
+        classes: [n, t] a row's most probable classes, in falling order.
+        probabilities: [n, t] theirs.
+        count: number of classes K.
+
+    Returns:
+        [n] classes; the given one where none reaches its threshold.
+    """
+    rows = np.bincount(given, minlength=count)
+    threshold = np.bincount(given, own, count) / np.maximum(rows, 1)
+    threshold[rows == 0] = np.inf
+    # Float32 means round: a row that is as sure as its class's mean reaches it.
+    reaches = probabilities >= threshold[classes] - 1e-6
+    first = classes[np.arange(len(given)), reaches.argmax(1)]
+    return np.where(reaches.any(1), first, given)
+
+
+def shares(
+    quality: np.ndarray,
+    groups: np.ndarray,
+    count: int,
+    wrong: np.ndarray,
+    verified: np.ndarray | None,
+) -> list[Share]:
+    """The share of wrong labels over all rows, then in each group.
+
+    With verified rows, the interval is of the calibration's uncertainty: the middle 95 % of the
+    estimates from 200 resamples of them.
+
+    Args:
+        quality: [n] qualities.
+        groups: [n] integers, a row's group.
+        count: number of groups K.
+        wrong: [n] probabilities that a label is wrong; 0 or 1 where that is verified.
+        verified: [n] bools: the rows that the calibration is from; None for no interval.
+
+    Returns:
+        K + 1 shares; NaN for a group without rows.
+    """
+    estimate = _means(wrong, groups, count)
+    if verified is None:
+        return [Share(value, np.nan, np.nan) for value in estimate]
+    rng = np.random.default_rng(0)
+    known, truth = quality[verified], wrong[verified] > 0.5
+    resampled = []
+    for _ in range(_RESAMPLES):
+        rows = rng.integers(0, len(known), len(known))
+        again = probability_wrong(quality, known[rows], truth[rows])
+        resampled.append(_means(np.where(verified, wrong, again), groups, count))
+    low, high = np.quantile(resampled, [0.025, 0.975], axis=0)
+    return [Share(*map(float, each)) for each in zip(estimate, low, high, strict=True)]
+
+
+def _means(values: np.ndarray, groups: np.ndarray, count: int) -> np.ndarray:
+    sizes = np.bincount(groups, minlength=count)
+    sums = np.bincount(groups, values, count)
+    with np.errstate(invalid="ignore"):
+        return np.concatenate([[values.mean()], sums / sizes])
+
+
+def _logit(quality: np.ndarray) -> np.ndarray:
+    clipped = np.clip(np.asarray(quality, np.float64), 1e-6, 1 - 1e-6)
+    return np.log(clipped / (1 - clipped))

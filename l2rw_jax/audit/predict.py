@@ -1,0 +1,81 @@
+"""Labels of new rows by the model of an audit."""
+
+import argparse
+import json
+import os
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from l2rw_jax.audit.errors import AuditError
+from l2rw_jax.audit.features import read_features
+from l2rw_jax.audit.pictures import read_images
+from l2rw_jax.audit.tables import write_csv
+
+_ROWS = 65536
+_HEADER = '"id","label","probability"'
+
+
+def predict(flags: argparse.Namespace) -> None:
+    """Writes the predicted labels of --features or --images as a table id, label, probability.
+
+    Raises:
+        AuditError: flags that are not read here, no audit, or rows of another shape.
+    """
+    _check_flags(flags)
+    classifier, size = _load(flags.predict)
+    with tempfile.TemporaryDirectory(dir=flags.output.absolute().parent) as scratch:
+        if flags.images:
+            if size is None:
+                raise AuditError(f"--images: the model of {flags.predict} takes --features")
+            pictures = read_images(flags.images, size, Path(scratch), classes=False)
+            X, ids = pictures.X, pictures.ids
+        else:
+            X = read_features(flags.features, (flags.id_column,) if flags.id_column else ())
+            ids = np.arange(len(X)).astype(str)
+        part = Path(scratch) / "predictions.csv"
+        write_csv(part, _table(classifier, X, ids))
+        os.replace(part, flags.output)
+    print(f"{len(ids)} predictions in {flags.output}")
+
+
+def _check_flags(flags: argparse.Namespace) -> None:
+    for name in ("labels", "trusted", "tfds", "data_dir", "model", "steps", "id_column"):
+        if getattr(flags, name):
+            raise AuditError(f"--{name}: --predict takes none; leave it out")
+    if bool(flags.images) == bool(flags.features):
+        raise AuditError("--predict: give --features or --images, the rows to label")
+    if flags.output.is_dir():
+        raise AuditError(f"--output={flags.output}: is a folder; give a file's name")
+    if not flags.output.absolute().parent.is_dir():
+        raise AuditError(f"--output={flags.output}: its folder does not exist")
+    if flags.output.exists():
+        with flags.output.open("rb") as file:
+            if file.readline().strip() != _HEADER.encode():
+                raise AuditError(f"--output={flags.output}: exists and holds something else")
+
+
+def _load(audit: Path) -> tuple[Any, int | None]:
+    """The model of an audit, and the size of its images; None where it takes features."""
+    from l2rw_jax.classifier import ReweightClassifier
+
+    try:
+        size = json.loads((audit / "summary.json").read_text())["image_size"]
+    except (OSError, ValueError, LookupError, TypeError):
+        raise AuditError(f"--predict={audit}: holds no audit (no summary.json of one)") from None
+    return ReweightClassifier.load(audit / "model"), size
+
+
+def _table(classifier: Any, X: Any, ids: np.ndarray) -> pd.DataFrame:
+    def parts() -> Iterator[np.ndarray]:
+        for start in range(0, len(X), _ROWS):
+            probabilities = np.asarray(classifier.predict_proba(X[start : start + _ROWS]))
+            yield np.stack([probabilities.argmax(1), probabilities.max(1)], 1)
+
+    best, probability = np.concatenate(list(parts())).T
+    labels = classifier.classes_[best.astype(int)]
+    return pd.DataFrame({"id": ids, "label": labels, "probability": probability})

@@ -1,0 +1,182 @@
+"""CSV and Parquet tables as text: labels, verified labels, results."""
+
+import csv
+import importlib.util
+import re
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import pandas as pd
+
+from l2rw_jax.audit.errors import AuditError
+
+# What a spreadsheet would run as a formula: a sign is one only where no number follows.
+_FORMULA = re.compile(r"[=@\t\r]|[+-](?!\d*\.?\d+$)")
+
+
+class Labels(NamedTuple):
+    """A table of labels: ids [n] and labels [n], both text."""
+
+    ids: np.ndarray
+    labels: np.ndarray
+
+
+def read_labels(flag: str, path: Path, label_column: str, id_column: str | None) -> Labels:
+    """Reads a table's labels; without an id column, a row's id is its number, from 0.
+
+    Args:
+        flag: the flag that names the file, for errors.
+        path: a .csv or .parquet file.
+        label_column: the column of the labels.
+        id_column: the column of the ids; None numbers the rows.
+
+    Returns:
+        Labels.
+
+    Raises:
+        AuditError: the file cannot be read, has no such column, or an empty or repeated cell.
+    """
+    columns = [label_column] + ([id_column] if id_column else [])
+    frame = read_table(flag, path, columns, text=columns)
+    labels = text_cells(flag, path, label_column, frame[label_column])
+    if id_column is None:
+        return Labels(np.arange(len(labels)).astype(str), labels)
+    ids = text_cells(flag, path, id_column, frame[id_column])
+    refuse_repeated(f"{flag}={path}: column {id_column!r}", ids)
+    return Labels(ids, labels)
+
+
+def read_table(
+    flag: str, path: Path, columns: Sequence[str], *, text: Sequence[str], every: bool = False
+) -> pd.DataFrame:
+    """Reads the named columns, or every one, of a CSV or Parquet file.
+
+    Args:
+        flag: the flag that names the file, for errors.
+        path: the file.
+        columns: the columns that must be there.
+        text: those that are read as text.
+        every: whether to read the other columns too.
+
+    Returns:
+        A frame of at least one row.
+
+    Raises:
+        AuditError: no such file or column, no table, or no rows.
+    """
+    is_file(flag, path)
+    if path.suffix.lower() not in (".csv", ".parquet"):
+        raise AuditError(f"{flag}={path}: give a .csv or .parquet file")
+    if path.suffix.lower() == ".parquet" and importlib.util.find_spec("pyarrow") is None:
+        raise AuditError(f"{flag}={path}: Parquet needs pyarrow: pip install pyarrow, or give CSV")
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")  # pandas only warns of cells that it drops
+            found = [str(name) for name in _header(path)]
+            for column in columns:
+                if column not in found:
+                    raise AuditError(
+                        f"{flag}={path}: no column {column!r}; its columns are {listed(found)}"
+                    )
+            frame = _read(path, None if every else list(dict.fromkeys(columns)), text)
+    except AuditError:
+        raise
+    except UnicodeDecodeError as error:
+        raise AuditError(
+            f"{flag}={path}: not UTF-8 text ({error.reason}): save it as UTF-8"
+        ) from None
+    except pd.errors.EmptyDataError:
+        raise AuditError(f"{flag}={path}: the file is empty: give a header and rows") from None
+    except Exception as error:  # whatever a parser finds wrong
+        reason = str(error).strip().partition("\n")[0]
+        raise AuditError(f"{flag}={path}: cannot be read as a table ({reason})") from None
+    if frame.empty:
+        raise AuditError(f"{flag}={path}: the table has no rows")
+    return frame
+
+
+def write_csv(path: Path, frame: pd.DataFrame) -> None:
+    """Writes a frame with every text quoted, so that no spreadsheet runs a cell as a formula."""
+    safe = frame.assign(
+        **{
+            name: [guard(str(cell)) for cell in frame[name]]
+            for name in frame
+            if not pd.api.types.is_numeric_dtype(frame[name])
+        }
+    )
+    safe.to_csv(path, index=False, quoting=csv.QUOTE_NONNUMERIC)
+
+
+def guard(cell: str) -> str:
+    """Puts an apostrophe before what a spreadsheet would run; `unguard` takes it away.
+
+    >>> guard("=1+1"), guard("-1"), guard("cat"), unguard(guard("=1+1"))
+    ("'=1+1", '-1', 'cat', '=1+1')
+    """
+    return f"'{cell}" if _FORMULA.match(cell) else cell
+
+
+def unguard(cell: str) -> str:
+    """The cell that `guard` was given."""
+    return cell[1:] if cell[:1] == "'" and _FORMULA.match(cell[1:]) else cell
+
+
+def text_cells(flag: str, path: Path, column: str, cells: pd.Series) -> np.ndarray:
+    """A column as text; raises AuditError where a cell is empty."""
+    empty = cells.isna() | (cells.astype(str).str.strip() == "")
+    if empty.any():
+        raise AuditError(
+            f"{flag}={path}: column {column!r} is empty in row {int(np.argmax(empty))} "
+            f"(counted from 0): fill it in or leave the row out"
+        )
+    return np.array([unguard(str(cell)) for cell in cells])
+
+
+def refuse_repeated(what: str, ids: np.ndarray) -> None:
+    """Raises AuditError if an id comes twice."""
+    repeated = pd.Series(ids).duplicated().to_numpy()
+    if repeated.any():
+        raise AuditError(
+            f"{what}: id {ids[np.argmax(repeated)]!r} comes more than once; ids must be unique"
+        )
+
+
+def is_file(flag: str, path: Path) -> None:
+    """Raises AuditError unless the path is a file that can be read."""
+    if not path.exists():
+        raise AuditError(f"{flag}={path}: no such file")
+    if not path.is_file():
+        raise AuditError(f"{flag}={path}: not a file")
+
+
+def listed(names: Sequence[Any], most: int = 10) -> str:
+    """The first names, quoted, and how many more there are."""
+    text = ", ".join(repr(str(name)) for name in names[:most])
+    return text + (f" and {len(names) - most} more" if len(names) > most else "")
+
+
+def _header(path: Path) -> Sequence[str]:
+    if path.suffix.lower() == ".csv":
+        return list(pd.read_csv(path, nrows=0, encoding="utf-8-sig", index_col=False).columns)
+    import pyarrow.parquet
+
+    return list(pyarrow.parquet.read_schema(path).names)
+
+
+def _read(path: Path, columns: Sequence[str] | None, text: Sequence[str]) -> pd.DataFrame:
+    if path.suffix.lower() == ".parquet":
+        return pd.read_parquet(path, columns=None if columns is None else list(columns))
+    if columns is not None:  # all are text: a label "NA" or an id "007" stays what it is
+        return pd.read_csv(
+            path,
+            usecols=list(columns),
+            dtype=str,
+            keep_default_na=False,
+            encoding="utf-8-sig",
+        )
+    frame = pd.read_csv(path, encoding="utf-8-sig", index_col=False)
+    as_text = _read(path, text, text) if text else frame[[]]
+    return frame.assign(**{name: as_text[name] for name in text})
