@@ -76,7 +76,8 @@ def read_images(folder: Path, size: int, scratch: Path, *, classes: bool = True)
     path = scratch / "images.npy"
     shape = (len(names), size, size, 3)
     array = np.lib.format.open_memmap(path, "w+", np.uint8, shape)
-    kept, unreadable = [], {}
+    kept: list[str] = []
+    unreadable: dict[str, str] = {}
     for name, image in zip(names, _decoded(folder, names, size), strict=True):
         if isinstance(image, str):
             unreadable[name] = image

@@ -74,7 +74,7 @@ def check_flags(flags: argparse.Namespace) -> None:
             )
     elif flags.labels and flags.images and not flags.id_column:
         raise AuditError(
-            "--id_column: missing; it names the column of --labels with the files' paths in --images"
+            "--id_column: missing; it names the column of --labels that holds the files' paths"
         )
     elif flags.id_column and not flags.labels:
         raise AuditError("--id_column: names a column of --labels; give --labels too")

@@ -140,7 +140,7 @@ def check_classes(what: str, classes: np.ndarray, counts: np.ndarray) -> None:
     if counts.min() < 2:
         few = str(classes[np.argmin(counts)])
         raise AuditError(
-            f"{what}: class {few!r} has one row; give at least 2 rows of each class, or leave it out"
+            f"{what}: class {few!r} has one row; give at least 2 of each class, or leave it out"
         )
 
 

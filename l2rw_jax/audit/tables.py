@@ -85,9 +85,7 @@ def read_table(
     except AuditError:
         raise
     except UnicodeDecodeError as error:
-        raise AuditError(
-            f"{flag}={path}: not UTF-8 text ({error.reason}): save it as UTF-8"
-        ) from None
+        raise AuditError(f"{flag}={path}: not UTF-8 ({error.reason}): save it as UTF-8") from None
     except pd.errors.EmptyDataError:
         raise AuditError(f"{flag}={path}: the file is empty: give a header and rows") from None
     except Exception as error:  # whatever a parser finds wrong
@@ -152,7 +150,7 @@ def is_file(flag: str, path: Path) -> None:
         raise AuditError(f"{flag}={path}: not a file")
 
 
-def listed(names: Sequence[Any], most: int = 10) -> str:
+def listed(names: Sequence[Any] | np.ndarray, most: int = 10) -> str:
     """The first names, quoted, and how many more there are."""
     text = ", ".join(repr(str(name)) for name in names[:most])
     return text + (f" and {len(names) - most} more" if len(names) > most else "")
