@@ -1,0 +1,328 @@
+"""The command on files: what it reads, what it leaves, and what a killed run does not leave."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from conftest import CLASSES, blobs, write_images, write_labels
+from PIL import Image
+
+from l2rw_jax.audit import output as output_files
+from l2rw_jax.audit.tables import guard, read_labels, unguard, write_csv
+
+ROOT = Path(__file__).parents[2]
+FILES = ["corrected.csv", "issues.csv", "model", "report.html", "summary.json"]
+
+
+def issues(folder):
+    return pd.read_csv(folder / "issues.csv", dtype={"id": str}, keep_default_na=False)
+
+
+def summary(folder):
+    return json.loads((folder / "summary.json").read_text())
+
+
+def test_features_with_labels(tmp_path, features, audit):
+    _, true, given = features
+    out = tmp_path / "new" / "audit"
+    arguments = (f"--features={tmp_path}/x.npy", f"--labels={tmp_path}/labels.csv")
+    status, text, errors = audit(*arguments, "--id_column=id", f"--output={out}")
+    assert status == 0, errors
+    assert sorted(os.listdir(out)) == FILES
+    assert os.listdir(out.parent) == ["audit"]
+    table = issues(out)
+    assert table["label_score"].is_monotonic_increasing
+    row = table["id"].str[1:].astype(int)
+    np.testing.assert_array_equal(table["given_label"], given[row])
+    flagged = table["is_label_issue"].to_numpy()
+    assert (true != given)[row][flagged].mean() > 0.5
+    told = summary(out)
+    assert told["rows"] == 300 and told["issues"] == flagged.sum() > 20
+    assert told["wrong_share"]["low"] is None
+    assert told["estimated_from"] == "confident counts"
+    assert sum(each["rows"] for each in told["classes"].values()) == 300
+    assert sum(pair["issues"] for pair in told["confusion"]) == flagged.sum()
+    corrected = pd.read_csv(out / "corrected.csv")
+    np.testing.assert_array_equal(corrected["id"], [f"r{i}" for i in range(300)])
+    changed = (corrected["label"] != given).to_numpy()
+    assert changed.sum() == told["replaced_labels"] > 0
+    assert (corrected["label"] == true)[changed].mean() > 0.8
+    assert f"{told['issues']} label issues" in text
+
+
+def test_verified_rows_steer_correct_and_measure(tmp_path, features, audit):
+    _, true, given = features
+    write_labels(tmp_path / "checked.csv", true[:100])
+    out = tmp_path / "audit"
+    arguments = (f"--features={tmp_path}/x.npy", f"--labels={tmp_path}/labels.csv")
+    status, _, errors = audit(
+        *arguments, "--id_column=id", f"--trusted={tmp_path}/checked.csv", f"--output={out}"
+    )
+    assert status == 0, errors
+    told, table = summary(out), issues(out).set_index("id")
+    assert told["trusted_rows"] == 100 and told["estimated_from"] == "trusted rows"
+    share = told["wrong_share"]
+    assert share["low"] <= np.mean(true != given) <= share["high"]
+    checked = table.loc[[f"r{i}" for i in range(100)]]
+    assert checked["trusted"].all() and table["trusted"].sum() == 100
+    np.testing.assert_array_equal(checked["is_label_issue"], (true != given)[:100])
+    corrected = pd.read_csv(out / "corrected.csv")
+    np.testing.assert_array_equal(corrected["label"][:100], true[:100])
+
+    # Another file of verified rows comes beside the first; what it says later counts.
+    write_labels(tmp_path / "second.csv", given[99:110], [f"r{i}" for i in range(99, 110)])
+    both = [f"--trusted={tmp_path}/{name}.csv" for name in ("checked", "second")]
+    status, _, errors = audit(*arguments, "--id_column=id", *both, f"--output={out}")
+    assert status == 0, errors
+    table = issues(out).set_index("id")
+    assert table["trusted"].sum() == 110 and table.loc["r99", "predicted_label"] == given[99]
+
+
+def test_rows_are_numbered_without_an_id_column(tmp_path, features, audit):
+    arguments = (f"--features={tmp_path}/x.npy", f"--labels={tmp_path}/labels.csv")
+    assert audit(*arguments, f"--output={tmp_path}/audit")[0] == 0
+    assert set(issues(tmp_path / "audit")["id"]) == {str(i) for i in range(300)}
+
+
+@pytest.mark.parametrize("kind", ["csv", "parquet", "npz"])
+def test_other_kinds_of_features_give_the_same(tmp_path, features, audit, kind):
+    X, _, given = features
+    common = (f"--labels={tmp_path}/labels.csv", "--id_column=id")
+    assert audit(f"--features={tmp_path}/x.npy", *common, f"--output={tmp_path}/npy")[0] == 0
+    path = tmp_path / f"x.{kind}"
+    if kind == "npz":
+        np.savez(path, X)
+    else:  # a table that holds all
+        if kind == "parquet":
+            pytest.importorskip("pyarrow")
+        frame = pd.DataFrame(X).rename(columns=str)
+        frame = frame.assign(id=[f"r{i}" for i in range(300)], label=given, note="text")
+        frame.to_csv(path, index=False) if kind == "csv" else frame.to_parquet(path)
+        common = ("--id_column=id",)
+    status, _, errors = audit(f"--features={path}", *common, f"--output={tmp_path}/other")
+    assert status == 0, errors
+    a, b = issues(tmp_path / "npy"), issues(tmp_path / "other")
+    pd.testing.assert_frame_equal(a, b, rtol=1e-4)
+
+
+def test_features_are_memory_mapped(tmp_path, features):
+    from l2rw_jax.audit.features import read_features
+
+    assert isinstance(read_features(tmp_path / "x.npy"), np.memmap)
+
+
+def test_a_folder_of_images(tmp_path, audit):
+    write_images(tmp_path / "set", {"ant": 12, "bee": 10, "cat": 11})
+    (tmp_path / "set/bee/notes.txt").write_text("no image")
+    (tmp_path / "set/bee/.hidden").write_text("not looked at")
+    whole = (tmp_path / "set/ant/ant0.png").read_bytes()
+    (tmp_path / "set/cat/cut.png").write_bytes(whole[:200])
+    gray = Image.fromarray(np.full((40, 9), 60000, np.uint16))
+    gray.save(tmp_path / "set/cat/sixteen.tiff")
+    Image.new("P", (5, 5)).save(tmp_path / "set/cat/palette.gif")
+    os.rename(tmp_path / "set/ant/ant3.png", tmp_path / "set/bee/wrong.png")
+    out = tmp_path / "audit"
+    status, _, errors = audit(f"--images={tmp_path}/set", "--size=8", f"--output={out}")
+    assert status == 0, errors
+    assert "2 files cannot be read" in errors
+    assert sorted(os.listdir(out)) == FILES
+    told, table = summary(out), issues(out)
+    assert list(told["unreadable"]) == ["bee/notes.txt", "cat/cut.png"]
+    assert told["rows"] == 35 and told["image_size"] == 8
+    assert table["id"][0] == "bee/wrong.png" and table["predicted_label"][0] == "ant"
+    assert "data:image/png;base64," in (out / "report.html").read_text()
+
+    status, _, errors = audit(
+        f"--predict={out}", f"--images={tmp_path}/set/ant", f"--output={tmp_path}/p.csv"
+    )
+    assert status == 0, errors
+    predicted = pd.read_csv(tmp_path / "p.csv")
+    assert list(predicted) == ["id", "label", "probability"]
+    assert (predicted["label"] == "ant").all() and len(predicted) == 11
+
+
+def test_sixteen_bits_are_scaled(tmp_path):
+    from l2rw_jax.audit.pictures import open_image
+
+    Image.fromarray(np.full((4, 4), 0x8000, np.uint16)).save(tmp_path / "a.png")
+    np.testing.assert_array_equal(np.asarray(open_image(tmp_path / "a.png")), 0x80)
+
+
+def test_a_table_labels_images_of_any_folder(tmp_path, audit):
+    write_images(tmp_path / "set", {"ant": 10, "bee": 10})
+    names = [f"{name}/{name}{i}.png" for name in ("ant", "bee") for i in range(10)]
+    write_labels(tmp_path / "labels.csv", ["A"] * 9 + ["B"] * 11, names)
+    status, _, errors = audit(
+        f"--images={tmp_path}/set",
+        f"--labels={tmp_path}/labels.csv",
+        "--id_column=id",
+        f"--output={tmp_path}/audit",
+    )
+    assert status == 0, errors
+    assert issues(tmp_path / "audit")["id"][0] == "ant/ant9.png"
+
+
+def test_tfds_sets_and_labels_that_override_theirs(tmp_path, audit):
+    """By the name of a set that needs no files."""
+    out = tmp_path / "audit"
+    status, _, errors = audit("--tfds=synthetic-8x8x1-3", f"--output={out}")
+    assert status == 0, errors
+    table = issues(out).sort_values("id", key=lambda column: column.astype(int))
+    assert summary(out)["rows"] == 2000 and set(table["given_label"].astype(str)) == {"0", "1", "2"}
+    labels = table["given_label"].to_numpy().astype(str)
+    labels[:50] = (labels[:50].astype(int) + 1) % 3
+    write_labels(tmp_path / "labels.csv", labels)
+    status, _, errors = audit(
+        "--tfds=synthetic-8x8x1-3", f"--labels={tmp_path}/labels.csv", f"--output={out}"
+    )
+    assert status == 0, errors
+    worst = issues(out)[:50]
+    assert set(worst["id"]) == {str(i) for i in range(50)} and worst["is_label_issue"].all()
+
+
+@pytest.mark.skipif("L2RW_DATA_DIR" not in os.environ, reason="needs L2RW_DATA_DIR")
+def test_ids_and_names_of_a_tfds_set(audit):
+    from l2rw_jax.audit.pictures import read_tfds
+
+    try:
+        source = read_tfds("cifar10", None)
+    except FileNotFoundError:
+        pytest.skip("cifar10 is not prepared in L2RW_DATA_DIR")
+    assert source.X.shape == (50000, 32, 32, 3) and len(set(source.ids)) == 50000
+    for row in (0, 777):  # the ids name the class
+        assert source.ids[row].split("_")[1] == source.labels[row]
+    picture = source.picture(source.ids[5])
+    assert picture is not None
+    np.testing.assert_array_equal(np.asarray(picture), source.X[5])
+
+
+def test_pictures_beside_features(tmp_path, features, audit):
+    write_images(tmp_path / "pictures", {"ant": 3})
+    for i in range(3):
+        os.rename(tmp_path / f"pictures/ant/ant{i}.png", tmp_path / f"pictures/ant/r{i}.png")
+    status, _, errors = audit(
+        f"--features={tmp_path}/x.npy",
+        f"--labels={tmp_path}/labels.csv",
+        "--id_column=id",
+        f"--images={tmp_path}/pictures",
+        f"--output={tmp_path}/audit",
+    )
+    assert status == 0, errors
+    assert (tmp_path / "audit/report.html").read_text().count("data:image/png;base64,") == 3
+
+
+def test_predictions_of_features(tmp_path, features, audit):
+    X, true, _ = features
+    common = (f"--labels={tmp_path}/labels.csv", f"--output={tmp_path}/audit")
+    assert audit(f"--features={tmp_path}/x.npy", *common)[0] == 0
+    fresh, fresh_true, _ = blobs(seed=9)
+    np.save(tmp_path / "new.npy", fresh)
+    arguments = (f"--predict={tmp_path}/audit", f"--features={tmp_path}/new.npy")
+    for _ in range(2):  # its own file may be written again
+        status, _, errors = audit(*arguments, f"--output={tmp_path}/p.csv")
+        assert status == 0, errors
+    predicted = pd.read_csv(tmp_path / "p.csv")
+    assert (predicted["label"] == CLASSES[fresh_true]).mean() > 0.9
+    assert predicted["probability"].between(1 / 3, 1).all()
+
+
+def test_an_audit_replaces_an_earlier_one_and_nothing_else(tmp_path, features, audit):
+    out = tmp_path / "audit"
+    out.mkdir()  # an empty folder will do
+    arguments = (f"--features={tmp_path}/x.npy", f"--labels={tmp_path}/labels.csv")
+    assert audit(*arguments, f"--output={out}")[0] == 0
+    (out / "left").touch()
+    assert audit(*arguments, f"--output={out}")[0] == 0
+    assert sorted(os.listdir(out)) == FILES
+    (out / "summary.json").write_text("{}")
+    status, _, errors = audit(*arguments, f"--output={out}")
+    assert status == 1 and "holds something else than an audit" in errors
+
+
+def test_two_audits_do_not_write_one_folder(tmp_path, features, audit):
+    out = tmp_path / "audit"
+    with output_files.replaced(out):
+        arguments = (f"--features={tmp_path}/x.npy", f"--labels={tmp_path}/labels.csv")
+        status, _, errors = audit(*arguments, f"--output={out}")
+        assert status == 1 and "another audit is writing it" in errors
+    assert out.is_dir()
+
+
+SLOW = """
+import pathlib, sys, time, types
+sys.path.insert(0, {tests!r})
+from stand_in import StandIn
+class Slow(StandIn):
+    def save(self, folder):
+        super().save(folder)
+        pathlib.Path({started!r}).touch()
+        time.sleep(60)
+module = types.ModuleType("l2rw_jax.classifier")
+module.ReweightClassifier = Slow
+sys.modules["l2rw_jax.classifier"] = module
+from l2rw_jax.audit.command import main
+main(sys.argv[1:])
+"""
+
+
+@pytest.mark.parametrize("before", [False, True])
+def test_a_killed_audit_leaves_nothing_half_written(tmp_path, features, audit, before):
+    out, started = tmp_path / "audit", tmp_path / "started"
+    arguments = [f"--features={tmp_path}/x.npy", f"--labels={tmp_path}/labels.csv"]
+    arguments += [f"--output={out}"]
+    if before:
+        assert audit(*arguments)[0] == 0
+        old = {path: path.read_bytes() for path in out.rglob("*") if path.is_file()}
+    code = SLOW.format(tests=str(Path(__file__).parent), started=str(started))
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    process = subprocess.Popen([sys.executable, "-c", code, *arguments], env=environment)
+    try:
+        while not started.exists():
+            assert process.poll() is None
+            time.sleep(0.05)
+    finally:
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+    if before:
+        assert {path: path.read_bytes() for path in out.rglob("*") if path.is_file()} == old
+    else:
+        assert not out.exists()
+    assert audit(*arguments)[0] == 0  # the next one clears up
+    assert sorted(os.listdir(out)) == FILES
+    assert not [name for name in os.listdir(tmp_path) if name.startswith(".")]
+
+
+def test_tables_keep_text_and_run_no_formula(tmp_path):
+    cells = ["=1+1", "+cmd", "-x", "@a", '"><script>', "a,b", "-1", "+2.5", "NA", "007", "日本"]
+    frame = pd.DataFrame({"id": [str(i) for i in range(len(cells))], "label": cells})
+    write_csv(tmp_path / "t.csv", frame)
+    text = (tmp_path / "t.csv").read_text()
+    for start in ('"=', '"+c', '"-x', '"@'):
+        assert start not in text
+    table = read_labels("--labels", tmp_path / "t.csv", "label", "id")
+    np.testing.assert_array_equal(table.labels, cells)
+    for cell in cells:
+        assert unguard(guard(cell)) == cell
+
+
+def test_a_byte_order_mark_is_no_part_of_a_name(tmp_path):
+    (tmp_path / "t.csv").write_text("id,label\na,b\n", encoding="utf-8-sig")
+    assert read_labels("--labels", tmp_path / "t.csv", "label", "id").ids[0] == "a"
+
+
+def test_numeric_class_names_stay_text(tmp_path, audit):
+    X, _, given = blobs()
+    np.save(tmp_path / "x.npy", X)
+    write_labels(tmp_path / "labels.csv", given - 1)  # -1, 0, 1
+    out = tmp_path / "audit"
+    arguments = (f"--features={tmp_path}/x.npy", f"--labels={tmp_path}/labels.csv")
+    assert audit(*arguments, f"--output={out}")[0] == 0
+    assert set(summary(out)["classes"]) == {"-1", "0", "1"}
+    assert (pd.read_csv(out / "corrected.csv")["label"].isin([-1, 0, 1])).all()
