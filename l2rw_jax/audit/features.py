@@ -56,7 +56,7 @@ def _load_npz(path: Path) -> np.ndarray:
                     f"--features={path}: holds {len(arrays.files)} arrays "
                     f"({listed(arrays.files)}): give a file of one, or a .npy"
                 )
-            return arrays[arrays.files[0]]
+            return np.asarray(arrays[arrays.files[0]])
     except AuditError:
         raise
     except (ValueError, EOFError, OSError, zipfile.BadZipFile, KeyError) as error:

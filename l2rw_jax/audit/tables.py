@@ -138,7 +138,7 @@ def refuse_repeated(what: str, ids: np.ndarray) -> None:
     repeated = pd.Series(ids).duplicated().to_numpy()
     if repeated.any():
         raise AuditError(
-            f"{what}: id {ids[np.argmax(repeated)]!r} comes more than once; ids must be unique"
+            f"{what}: id {str(ids[np.argmax(repeated)])!r} comes more than once; ids must be unique"
         )
 
 
@@ -167,14 +167,13 @@ def _header(path: Path) -> Sequence[str]:
 def _read(path: Path, columns: Sequence[str] | None, text: Sequence[str]) -> pd.DataFrame:
     if path.suffix.lower() == ".parquet":
         return pd.read_parquet(path, columns=None if columns is None else list(columns))
-    if columns is not None:  # all are text: a label "NA" or an id "007" stays what it is
-        return pd.read_csv(
-            path,
-            usecols=list(columns),
-            dtype=str,
-            keep_default_na=False,
-            encoding="utf-8-sig",
-        )
-    frame = pd.read_csv(path, encoding="utf-8-sig", index_col=False)
-    as_text = _read(path, text, text) if text else frame[[]]
-    return frame.assign(**{name: as_text[name] for name in text})
+    options: dict[str, Any] = {"encoding": "utf-8-sig", "index_col": False}
+    # As text, a label "NA" or an id "007" stays what it is.
+    as_text = options | {"dtype": str, "keep_default_na": False}
+    if columns is not None:  # all are read, so that rows of too many cells are noticed
+        return pd.read_csv(path, **as_text)[list(columns)]
+    frame = pd.read_csv(path, **options)
+    if text:
+        cells = pd.read_csv(path, usecols=list(text), **as_text)
+        frame = frame.assign(**{name: cells[name] for name in text})
+    return frame
