@@ -119,7 +119,9 @@ def _classifier(flags: argparse.Namespace) -> Any:
     from l2rw_jax.classifier import ReweightClassifier
 
     chosen = {name: getattr(flags, name) for name in ("model", "steps")}
-    return ReweightClassifier(verbose=sys.stderr.isatty(), **{name: value for name, value in chosen.items() if value})
+    return ReweightClassifier(
+        verbose=sys.stderr.isatty(), **{name: value for name, value in chosen.items() if value}
+    )
 
 
 def _audit(flags: argparse.Namespace, command: str) -> None:

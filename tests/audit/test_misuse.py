@@ -230,7 +230,9 @@ def test_parquet_without_pyarrow_is_named(audit, monkeypatch):
 
     real = importlib.util.find_spec
     monkeypatch.setattr(
-        importlib.util, "find_spec", lambda name, *rest: None if name == "pyarrow" else real(name, *rest)
+        importlib.util,
+        "find_spec",
+        lambda name, *rest: None if name == "pyarrow" else real(name, *rest),
     )
     pd.DataFrame({"id": ["r0"]}).to_csv("labels.parquet")  # not read
     status, _, errors = audit(*x(labels="labels.parquet"), OUT)

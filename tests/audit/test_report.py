@@ -17,7 +17,9 @@ from l2rw_jax.audit.output import write_tables
 from l2rw_jax.audit.report import SHOWN, write_report
 from l2rw_jax.audit.table import run_audit
 
-NASTY = np.array(['"><script>alert(1)</script>', "=cmd|' /C calc'!A0", "</script><!--<b>{{data}}&amp;"])
+NASTY = np.array(
+    ['"><script>alert(1)</script>', "=cmd|' /C calc'!A0", "</script><!--<b>{{data}}&amp;"]
+)
 
 
 def page(tmp_path, n=300, trusted=None, names=CLASSES, ids=None, picture=None):
@@ -62,7 +64,10 @@ def test_the_policy_lets_the_pages_own_script_run_and_no_other(tmp_path):
     _, text = page(tmp_path)
     (script,) = re.findall(r"<script>(.*?)</script>", text, re.S)
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
-    assert f"default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'sha256-{digest}'" in text
+    assert (
+        f"default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'sha256-{digest}'"
+        in text
+    )
     assert not re.findall(r"(?:src|href)=[\"']?(?:https?:|//)", text)
 
 

@@ -9,7 +9,15 @@ from stand_in import StandIn
 from l2rw_jax.audit import AuditError, audit_labels
 from l2rw_jax.audit.table import run_audit
 
-COLUMNS = "is_label_issue label_score given_label predicted_label id mean_weight trusted".split()
+COLUMNS = [
+    "is_label_issue",
+    "label_score",
+    "given_label",
+    "predicted_label",
+    "id",
+    "mean_weight",
+    "trusted",
+]
 
 
 def test_columns_and_types():
