@@ -118,10 +118,9 @@ def _integer(text: str, least: int, most: int) -> int:
 def _classifier(flags: argparse.Namespace) -> Any:
     from l2rw_jax.classifier import ReweightClassifier
 
-    chosen = {name: getattr(flags, name) for name in ("model", "steps")}
-    return ReweightClassifier(
-        verbose=sys.stderr.isatty(), **{name: value for name, value in chosen.items() if value}
-    )
+    both = {"model": flags.model, "steps": flags.steps}
+    chosen = {name: value for name, value in both.items() if value is not None}
+    return ReweightClassifier(verbose=sys.stderr.isatty(), **chosen)
 
 
 def _audit(flags: argparse.Namespace, command: str) -> None:

@@ -62,7 +62,6 @@ def silent(browser):
 def test_ten_rows_are_checked_by_keyboard_and_change_the_next_audit(
     tmp_path, features, audit, browser, downloads
 ):
-    _, _, given = features
     arguments = (f"--features={tmp_path}/x.npy", f"--labels={tmp_path}/labels.csv")
     arguments += ("--id_column=id",)
     assert audit(*arguments, f"--output={tmp_path}/audit")[0] == 0
@@ -182,7 +181,8 @@ const light = ([r, g, b]) => [0.2126, 0.7152, 0.0722].reduce((sum, part, i) => {
   return sum + part * (v <= 0.03928 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4);
 }, 0);
 let behind = element;
-while (behind && (numbers(getComputedStyle(behind).backgroundColor)[3] ?? 1) === 0) behind = behind.parentElement;
+const clear = (one) => (numbers(getComputedStyle(one).backgroundColor)[3] ?? 1) === 0;
+while (behind && clear(behind)) behind = behind.parentElement;
 const a = light(numbers(getComputedStyle(element).color));
 const b = light(numbers(getComputedStyle(behind || document.body).backgroundColor));
 return (Math.max(a, b) + 0.05) / (Math.min(a, b) + 0.05);

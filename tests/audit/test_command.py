@@ -220,7 +220,6 @@ def test_pictures_beside_features(tmp_path, features, audit):
 
 
 def test_predictions_of_features(tmp_path, features, audit):
-    X, true, _ = features
     common = (f"--labels={tmp_path}/labels.csv", f"--output={tmp_path}/audit")
     assert audit(f"--features={tmp_path}/x.npy", *common)[0] == 0
     fresh, fresh_true, _ = blobs(seed=9)

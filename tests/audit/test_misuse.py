@@ -1,4 +1,4 @@
-"""Wrong uses of the command: each is one line on standard error and status 1; nothing is written."""
+"""Wrong uses of the command: one line on standard error, status 1, nothing written."""
 
 import zipfile
 
@@ -229,11 +229,11 @@ def test_parquet_without_pyarrow_is_named(audit, monkeypatch):
     import importlib.util
 
     real = importlib.util.find_spec
-    monkeypatch.setattr(
-        importlib.util,
-        "find_spec",
-        lambda name, *rest: None if name == "pyarrow" else real(name, *rest),
-    )
+
+    def without(name, *rest):
+        return None if name == "pyarrow" else real(name, *rest)
+
+    monkeypatch.setattr(importlib.util, "find_spec", without)
     pd.DataFrame({"id": ["r0"]}).to_csv("labels.parquet")  # not read
     status, _, errors = audit(*x(labels="labels.parquet"), OUT)
     assert status == 1 and "Parquet needs pyarrow: pip install pyarrow" in errors

@@ -47,7 +47,7 @@ class Elements(HTMLParser):
 
 def test_names_and_ids_from_outside_run_nothing(tmp_path):
     ids = np.array([f"<img src=x onerror=alert({i})>" for i in range(300)])
-    audit, text = page(tmp_path, names=NASTY, ids=ids)
+    _, text = page(tmp_path, names=NASTY, ids=ids)
     parser = Elements()
     parser.feed(text)
     tags = [tag for tag, _ in parser.found]
@@ -64,10 +64,8 @@ def test_the_policy_lets_the_pages_own_script_run_and_no_other(tmp_path):
     _, text = page(tmp_path)
     (script,) = re.findall(r"<script>(.*?)</script>", text, re.S)
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
-    assert (
-        f"default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'sha256-{digest}'"
-        in text
-    )
+    assert f"script-src 'sha256-{digest}'" in text
+    assert "default-src 'none'; img-src data:; style-src 'unsafe-inline'; " in text
     assert not re.findall(r"(?:src|href)=[\"']?(?:https?:|//)", text)
 
 
