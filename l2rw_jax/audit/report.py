@@ -82,7 +82,12 @@ def _cards(audit: Audit, X: Any, picture: Picture | None) -> dict[str, Any]:
             }
         )
     lists = {"issues": [place[int(r)] for r in worst], "first": [place[int(r)] for r in first]}
-    content = {"classes": [str(name) for name in classes], "cards": cards, "lists": lists}
+    content = {
+        "classes": [str(name) for name in classes],
+        "cards": cards,
+        "lists": lists,
+        "near": "Nearest verified rows" if _verified(audit) else "Nearest of the suggested class",
+    }
     key = hashlib.sha256(
         json.dumps([table["id"].iloc[0], len(table), content], default=str).encode()
     )
@@ -102,7 +107,7 @@ def _near(audit: Audit, X: Any, shown: np.ndarray, classes: np.ndarray) -> dict[
     table = audit.table
     labels = np.searchsorted(classes, table["given_label"].to_numpy(str))
     trusted = table["trusted"].to_numpy()
-    if trusted.sum() >= 5:
+    if _verified(audit):
         labels = np.searchsorted(classes, table["predicted_label"].to_numpy(str))
         allowed, group = np.where(trusted, labels, -1), np.full(len(shown), -1)
     else:
@@ -113,6 +118,10 @@ def _near(audit: Audit, X: Any, shown: np.ndarray, classes: np.ndarray) -> dict[
         int(row): [[str(table["id"].iloc[i]), int(labels[i])] for i in near if i >= 0]
         for row, near in zip(shown, found, strict=True)
     }
+
+
+def _verified(audit: Audit) -> bool:
+    return bool(audit.table["trusted"].sum() >= 5)
 
 
 def _data_uri(image: Any) -> str | None:
