@@ -5,11 +5,11 @@ import re
 
 import pytest
 
-from l2rw_jax import data, losses, models
+from l2rw_jax import audit, data, losses, models
 
 FUNCTIONS = [
     function
-    for module in (losses, models, data)
+    for module in (losses, models, data, audit)
     for name, function in vars(module).items()
     if inspect.isfunction(function)
     and not name.startswith("_")

@@ -63,11 +63,15 @@ for name in ("flax", "chex", "sklearn", "ml_collections", "tensorflow_datasets",
     assert result.returncode == 0, result.stdout + result.stderr
 
 
-@pytest.mark.parametrize("name", ["models", "data", "training", "reports"])
-def test_a_missing_extra_is_named(light, name):
+@pytest.mark.parametrize(
+    ("name", "extra"),
+    [*((name, "train") for name in ("models", "data", "training", "reports")), ("audit", "audit")],
+)
+def test_a_missing_extra_is_named(light, name, extra):
     result = light("-c", f"import l2rw_jax.{name}")
     last = result.stderr.strip().splitlines()[-1]
-    pattern = r"ImportError: .*: not installed; takes the extra 'train': pip install 'l2rw_jax\[tra"
+    text = f"not installed; takes the extra '{extra}': pip install 'l2rw_jax[{extra}]'"
+    pattern = rf"ImportError: .*: {re.escape(text)}"
     assert re.match(pattern, last)
 
 

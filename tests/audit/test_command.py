@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from conftest import CLASSES, blobs, write_images, write_labels
+from made_up import CLASSES, blobs, write_images, write_labels
 from PIL import Image
 
 from l2rw_jax.audit import output as output_files

@@ -3,7 +3,7 @@
 import numpy as np
 import pandas as pd
 import pytest
-from conftest import CLASSES, blobs
+from made_up import CLASSES, blobs
 from stand_in import StandIn
 
 from l2rw_jax.audit import AuditError, audit_labels

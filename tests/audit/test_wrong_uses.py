@@ -5,7 +5,7 @@ import zipfile
 import numpy as np
 import pandas as pd
 import pytest
-from conftest import write_images, write_labels
+from made_up import write_images, write_labels
 from PIL import Image
 
 ROWS = 30

@@ -8,7 +8,7 @@ from html.parser import HTMLParser
 
 import numpy as np
 import pytest
-from conftest import CLASSES, blobs
+from made_up import CLASSES, blobs
 from stand_in import StandIn
 
 from l2rw_jax.audit import charts

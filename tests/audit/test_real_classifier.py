@@ -1,0 +1,24 @@
+"""The audit with the classifier that it has by default."""
+
+import numpy as np
+import pytest
+from made_up import blobs
+
+pytest.importorskip("l2rw_jax.classifier")
+
+from l2rw_jax.audit import audit_labels
+
+
+@pytest.fixture
+def stand_in():
+    """None here."""
+
+
+@pytest.mark.parametrize("verified", [0, 150])
+def test_it_finds_wrong_labels(verified):
+    X, true, given = blobs(1000, noise=0.2)
+    mask = np.arange(1000) < verified
+    table = audit_labels(X, given, (mask, true) if verified else None)
+    issue = (table["is_label_issue"] & ~table["trusted"]).to_numpy()
+    wrong = (given != true) & ~mask
+    assert wrong[issue].mean() > 0.8 and issue[wrong].mean() > 0.6
