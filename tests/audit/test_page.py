@@ -55,6 +55,8 @@ def test_names_and_ids_from_outside_run_nothing(tmp_path):
     assert not [name for _, attributes in parser.found for name in attributes if name[:2] == "on"]
     assert "<script>alert" not in text and "onerror=alert(0)>" not in text
     content = data(text)
+    (embedded,) = re.findall(r'id="data">(.*?)</script>', text, re.S)
+    assert not {"<", ">", "&"} & set(embedded)
     assert content["classes"] == sorted(NASTY)
     assert {card["id"] for card in content["cards"]} == set(ids)
     assert "&lt;audit&gt;" in text and "{{" not in text.replace("{{data}}", "")

@@ -45,6 +45,8 @@ def test_at_least_half_of_the_flagged_labels_are_wrong(noise, spread, verified):
     issue = (table["is_label_issue"] & ~table["trusted"]).to_numpy()
     wrong = given != true
     assert wrong[issue].mean() >= 0.5
+    audit = run_audit(X, given, (mask, true) if verified else None, classifier=StandIn())
+    np.testing.assert_array_equal(audit.table["is_label_issue"], audit.wrong >= 0.5)
     rest = wrong & ~mask
     # And it finds most of them, where they can be found: at 1.4 the classes overlap.
     assert wrong[issue].sum() / rest.sum() > (0.7 if spread < 1.2 else 0.4)
