@@ -96,9 +96,11 @@ def _runs(row, column, scale, family, seeds):
     config.checkpoint_every = config.log_every  # what a stop costs at most
     if _is_finetuned(family, row):
         config.finetune_steps = scale.finetune_steps
-    setting = f"{config.dataset}-share{config.imbalance.share:g}-noise{config.noise.ratio:g}"
-    setting += f"-clean{config.clean_size}"
-    method = row.method + ("-es" if row.short else "")
+    noise = f"{config.noise.kind}{config.noise.ratio:g}"
+    dataset = programs.folder_name(config.dataset)
+    setting = f"{dataset}-share{config.imbalance.share:g}-{noise}-clean{config.clean_size}"
+    own = "".join(f"-{name}={value}" for name, value in row.fields.items())
+    method = row.method + ("-es" if row.short else "") + programs.folder_name(own)
     runs = programs.expand(config, [row.method], row.seeds or seeds or scale.seeds, None, [None])
     return {f"{family}/{setting}/{method}/seed{run.seed}": run for run, _ in runs}
 

@@ -14,6 +14,8 @@ from l2rw_jax.reports import figures
 from l2rw_jax.training import Ended
 from l2rw_jax.training import workdir as files
 
+_AUROC = "AUROC (%) of the mean margin of the given label as a detector of wrong labels:"
+
 
 def write(plan, workdir, output, command, note="", failed=()):
     """Writes OUTPUT.json, OUTPUT.md and, of a figure, OUTPUT.png; returns the table.
@@ -30,6 +32,9 @@ def write(plan, workdir, output, command, note="", failed=()):
     summary = summarize(plan, workdir, done)
     target = TARGETS[plan.target]
     text = f"{caption(plan, done, command, note, failed)}\n\n{table(summary)}\n"
+    beyond = comparisons(plan, summary, done) if target.against else {}
+    for name, entries in beyond.items():
+        text += f"\n{name}\n\n{_wide(entries)}\n"
     Path(f"{output}.md").write_text(text)
     runs = [
         {"folder": folder, "config": plan.runs[folder].to_dict()}
@@ -43,6 +48,7 @@ def write(plan, workdir, output, command, note="", failed=()):
         {
             **{"target": plan.target, "scale": plan.scale, "command": command, "note": note},
             **{"summary": summary, "curves": curves, "failed": list(failed), "runs": runs},
+            "comparisons": beyond,
         },
     )
     title = f"{textwrap.fill(target.title, 64)}\n{plan.scale} scale, mean and 95 % interval"
@@ -109,6 +115,34 @@ def summarize(plan, workdir, done):
                 }
             )
     return summary
+
+
+def comparisons(plan, summary, done):
+    """What a target says beside its table: ``{title: [{row, column, values, mean, ci95}]}``.
+
+    Differences from one row, seed by seed, and how well the runs tell the wrong labels.
+    """
+    against = TARGETS[plan.target].against
+    base = {e["column"]: e["last"]["values"] for e in summary if e["row"] == against}
+    gains, areas = [], []
+    for entry in summary:
+        values, others = entry["last"]["values"], base.get(entry["column"], [])
+        paired = zip(values, others, strict=True) if len(values) == len(others) else ()
+        place = {"row": entry["row"], "column": entry["column"]}
+        gains.append(place | _interval([value - other for value, other in paired]))
+    for row, column, folders in plan.cells:
+        known = [done[folder]["margin_auroc"] for folder in folders if folder in done]
+        known = [100 * area for area in known if area is not None]  # none without wrong labels
+        areas.append({"row": row.label, "column": column.label} | _interval(known))
+    return {f"Test accuracy above {against}'s, paired by seeds:": gains, _AUROC: areas}
+
+
+def _wide(entries):
+    """Entries as a Markdown table, a row a method and a column a setting."""
+    columns = list(dict.fromkeys(entry["column"] for entry in entries))
+    rows = itertools.groupby(entries, key=lambda entry: entry["row"])
+    lines = [[label, *(_cell(entry) for entry in group)] for label, group in rows]
+    return reports.to_markdown(["method", *columns], lines)
 
 
 def outcomes(folder, config, metric, finetuned):

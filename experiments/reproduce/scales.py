@@ -56,6 +56,25 @@ _MNIST = {  # the schedules are the paper's divided by 8: long enough to memoris
     "log_every": 125,
     "eval_every": 1250,
 }
+_LENET = {  # small enough for a CPU, whose convolutions are slow
+    "dataset": "mnist",
+    "low": 0.0,
+    "pad": 0,
+    "flip": False,
+    "model": "lenet",
+    "dropout": 0.0,
+    "batch_size": 50,
+    "clean_size": 100,
+    "clean_batch_size": 50,
+    "learning_rate": 0.01,
+    "weight_decay": 1e-3,
+    "clip_norm": 5.0,
+    "steps": 1500,
+    "boundaries": (750, 1125),
+    "val_size": 0,
+    "log_every": 50,
+    "eval_every": 500,
+}
 _MNIST_SHORT = {"steps": 7500, "boundaries": (5000, 6250)}
 _MNIST_MEASURED: dict[str, Any] = {
     "seconds": {"l2rw": 0.0041, "other": 0.002},
@@ -96,6 +115,8 @@ SCALES = {
             seconds={"l2rw": 0.3, "other": 0.14},
             gigabytes=1.5,
         ),
+        "human": Scale(5, {"dataset": "npz:runs/human.npz"}, replicas=True),
+        "lenet": Scale(3, _LENET),
     },
     "mnist": {
         "uniform": Scale(
@@ -118,5 +139,7 @@ SCALES = {
         "imbalance": Scale(2, _SMOKE, variant="smoke", replicas=True),
         "uniform": Scale(2, _SMOKE | {"dropout": 0.0}, finetune_steps=2, variant="smoke"),
         "background": Scale(2, _SMOKE, short={"steps": 4}, finetune_steps=2, variant="smoke"),
+        "human": Scale(2, _SMOKE | {"clean_size": 50}, variant="smoke"),
+        "lenet": Scale(2, _SMOKE | {"dropout": 0.0}, variant="smoke"),
     },
 }
