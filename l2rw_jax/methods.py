@@ -7,9 +7,8 @@ A ``Method`` says how to weight a batch, by which loss to train and how to draw 
 
 - ``per_example_loss_fn`` is ``(params, batch) -> ([b], aux)``, ``clean_loss_fn`` is
   ``(params, clean_batch) -> []``, ``rng`` a key for this step.
-- ``batch`` is a dict with ``image``, ``label``, ``progress`` (the share of the training that is
-  done, ``[]``), and the classes' counts ``[K]`` among the training labels as they are
-  (``label_counts``) and as they were before corruption (``true_counts``).
+- ``batch`` is a dict with ``image``, ``label``, and the classes' counts ``[K]`` among the training
+  labels as they are (``label_counts``) and as they were before corruption (``true_counts``).
 - A method with ``init_weighting`` has its phi under ``weighting`` in ``params``, a dict, and asks
   for the look-ahead's ``learning_rate`` in the batch, ``[]``.
 - ``aux`` is a dict with ``logits``, which ``clean_only`` and ``evidence`` ask for, and for

@@ -16,7 +16,7 @@ from absl import flags
 from experiments import programs
 from l2rw_jax.training import ConfigError
 
-SOURCE = flags.DEFINE_string("source", None, "Folder of the features and labels.")
+SOURCE = flags.DEFINE_string("source", "human", "Folder of the features and labels.")
 OUTPUT = flags.DEFINE_string("output", "runs/human.npz", "The file to write.")
 
 

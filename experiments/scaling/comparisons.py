@@ -13,7 +13,7 @@ from experiments.scaling.throughput_report import add_ratios
 from experiments.scaling.trainer import compile_call
 from l2rw_jax import data
 from l2rw_jax.training import train_and_evaluate
-from l2rw_jax.training.resolve import steps_per_call
+from l2rw_jax.training.batches import steps_per_call
 
 LEAST = 3  # rounds
 # Dense bfloat16 peaks by NVIDIA's datasheets (SXM), flop/s.

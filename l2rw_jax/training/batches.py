@@ -115,3 +115,17 @@ def make_rows(
         return jax.vmap(rows_of)(step + jnp.arange(num_steps))
 
     return rows
+
+
+def steps_per_call(config: ConfigDict) -> int:
+    """How many steps one compiled call takes: ``log_every``, or 1.
+
+    One call does them all, but for convolutions on a CPU: inside a loop, XLA's CPU compiler leaves
+    their weight gradients in a form that is ten times slower (JAX 0.10, 0.11).
+    """
+    return 1 if convolves_on_cpu(config) else config.log_every
+
+
+def convolves_on_cpu(config: ConfigDict) -> bool:
+    """Whether the model has convolutions and the device is a CPU."""
+    return jax.default_backend() == "cpu" and not config.model.startswith("mlp")

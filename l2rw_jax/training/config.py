@@ -1,14 +1,19 @@
 """The fields of a run, their defaults and their checks."""
 
 import difflib
+import functools
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import jax
+from flax.traverse_util import flatten_dict
 from ml_collections import ConfigDict
 
 from l2rw_jax.methods import WEIGHTINGS, get_method
 from l2rw_jax.training.errors import ConfigError
+
+# A nested dict as one dict with dotted keys.
+flatten = functools.partial(flatten_dict, sep=".")
 
 IMBALANCES = ("none", "majority", "long_tail")
 NOISES = ("none", "uniform", "background", "given")
@@ -289,17 +294,3 @@ def _require(condition: bool, argument: str, got: Any, takes: str) -> None:
 
 def _short(text: str) -> str:
     return text if len(text) <= 80 else f"{text[:77]}..."
-
-
-def flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """A nested dict as one dict with dotted keys.
-
-    >>> flatten({"a": {"b": 1}, "c": 2})
-    {'a.b': 1, 'c': 2}
-    """
-    flat: dict[str, Any] = {}
-    for key, value in tree.items():
-        flat |= (
-            flatten(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value}
-        )
-    return flat

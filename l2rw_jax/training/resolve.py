@@ -16,7 +16,7 @@ from ml_collections import ConfigDict
 from l2rw_jax import _extras
 from l2rw_jax.methods import Method, get_method
 from l2rw_jax.models import Model, create_model
-from l2rw_jax.training.batches import Batches, make_batches
+from l2rw_jax.training.batches import Batches, convolves_on_cpu, make_batches, steps_per_call
 from l2rw_jax.training.config import validate
 from l2rw_jax.training.errors import ConfigError
 from l2rw_jax.training.optimizers import (
@@ -95,7 +95,7 @@ def resolve(config: ConfigDict, prepared: tuple[RunData, int] | None = None) -> 
       ConfigError: the run cannot be as asked for.
     """
     config = validate(config)
-    if config.score_every > 1 and _convolves_on_cpu(config):
+    if config.score_every > 1 and convolves_on_cpu(config):
         raise ConfigError(
             f"config.score_every: got {config.score_every}; takes 1 with convolutions on a CPU: "
             "its compiler makes them many times slower inside a conditional."
@@ -134,7 +134,6 @@ def resolve(config: ConfigDict, prepared: tuple[RunData, int] | None = None) -> 
         optimizer=optimizer,
         batches=batches,
         schedule=make_schedule(config),
-        steps=config.steps,
         micro_batches=config.micro_batches,
         clean_smoothing=config.clean_smoothing,
         clean_weight_decay=config.clean_weight_decay,
@@ -175,19 +174,6 @@ def resolve(config: ConfigDict, prepared: tuple[RunData, int] | None = None) -> 
         create=create,
         key=key,
     )
-
-
-def steps_per_call(config: ConfigDict) -> int:
-    """How many steps one compiled call takes: ``log_every``, or 1.
-
-    One call does them all, but for convolutions on a CPU: inside a loop, XLA's CPU compiler leaves
-    their weight gradients in a form that is ten times slower (JAX 0.10, 0.11).
-    """
-    return 1 if _convolves_on_cpu(config) else config.log_every
-
-
-def _convolves_on_cpu(config: ConfigDict) -> bool:
-    return jax.default_backend() == "cpu" and not config.model.startswith("mlp")
 
 
 def _make_model(config: ConfigDict, run_data: RunData, num_classes: int) -> Model:

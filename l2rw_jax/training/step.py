@@ -34,7 +34,6 @@ def make_step(
     batches: Batches,
     *,
     schedule: optax.Schedule,
-    steps: int,
     micro_batches: int = 1,
     clean_smoothing: float = 0.0,
     clean_weight_decay: float = 0.0,
@@ -59,7 +58,6 @@ def make_step(
       optimizer: an Optax optimizer for the model's parameters.
       batches: the ``Batches``.
       schedule: the learning rate by the number of good steps.
-      steps: of the whole training.
       micro_batches: parts that a batch is computed in, one after the other.
       clean_smoothing: label smoothing in the clean loss.
       clean_weight_decay: L2 on kernels in the clean loss.
@@ -96,7 +94,6 @@ def make_step(
             each | shard({name: each[name] for name in ("image", "label")})
             for each in (batch, clean_batch)
         )
-        batch["progress"] = state.step / steps
         batch["learning_rate"] = schedule(state.step - state.bad_steps)
         if score_every > 1:
             batch["scored"] = state.step % score_every == 0

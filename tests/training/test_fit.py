@@ -14,9 +14,9 @@ from l2rw_jax.training import ConfigError, RunError, default_config, validate
 from l2rw_jax.training import fit as fit_module
 from l2rw_jax.training.batches import make_batches
 from l2rw_jax.training.fit import fit, probabilities, recipe
-from l2rw_jax.training.optimizers import make_inner, make_optimizer
+from l2rw_jax.training.optimizers import make_inner, make_optimizer, make_schedule
 from l2rw_jax.training.prepare import Part, RunData
-from l2rw_jax.training.state import create_state, initial_transition, mean_weights, seed_keys
+from l2rw_jax.training.state import create_state, mean_over_draws, method_params, seed_keys
 from l2rw_jax.training.step import make_step
 
 DIGITS = data.load("digits")
@@ -76,14 +76,11 @@ def test_one_network_is_the_loop_of_its_steps(fields):
         looking_ahead = functools.partial(method.value_and_grad, inner=inner)
         method = method._replace(value_and_grad=looking_ahead)
     batches = make_batches(config, balanced=config.balanced)
-    step = make_step(
-        method, model, optimizer, batches, steps=config.steps, inner=inner, ema=config.ema
-    )
+    fields = {"schedule": make_schedule(config), "inner": inner, "ema": config.ema}
+    step = make_step(method, model, optimizer, batches, **fields)
     init_key, key = seed_keys(3)
-    transition = initial_transition(method, jnp.asarray(run_data.confusion))
-    state = create_state(
-        init_key, model, optimizer, 300, transition, inner=inner, ema=config.ema > 0
-    )
+    own = method_params(method, init_key, jnp.asarray(run_data.confusion))
+    state = create_state(init_key, model, optimizer, 300, own, inner=inner, ema=config.ema > 0)
     run_data = jax.tree.map(jnp.asarray, run_data)
     jitted = jax.jit(step)
     for _ in range(config.steps):
@@ -92,7 +89,7 @@ def test_one_network_is_the_loop_of_its_steps(fields):
     params.pop("transition", None)
     assert_close(jax.tree.map(lambda p: p[0], fitted.params), params)
     np.testing.assert_array_equal(fitted.counts, state.weight_count)
-    assert_close(fitted.weights, mean_weights(state.weight_sum, state.weight_count))
+    assert_close(fitted.weights, mean_over_draws(state.weight_sum, state.weight_count))
 
 
 def test_networks_side_by_side_are_those_of_their_seeds():
