@@ -1,7 +1,6 @@
 """What the programs share: the flags of config and workdir, and one line for a mistake."""
 
 import ast
-import contextlib
 import math
 import os
 import re
@@ -18,7 +17,7 @@ from ml_collections.config_flags import tuple_parser
 
 from experiments import processes
 from l2rw_jax.training import ConfigError, RunError, Stopped, default_config
-from l2rw_jax.training.checkpoint import without_tracebacks
+from l2rw_jax.training.checkpoint import leave_out_tracebacks
 from l2rw_jax.training.config import check_name
 from l2rw_jax.training.workdir import flatten
 
@@ -95,11 +94,13 @@ STATUS: dict[type[BaseException], int] = {
 def run(main, *, required=("config", "workdir")):
     """Runs ``main()`` with the flags parsed; what ends it early is one line and an exit status."""
     logging.set_verbosity(logging.WARNING)  # not which accelerators JAX did not find
-    with without_tracebacks():  # some writes of a checkpoint fail after the run has
-        app.run(
-            lambda argv: one_line(start, main),
-            flags_parser=lambda argv: one_line(parse, argv, required),
-        )
+    # For good: some writes of a checkpoint fail after the run has, or while the process ends.
+    leave_out_tracebacks()
+    sys.unraisablehook = _without_late_answers(sys.unraisablehook)
+    app.run(
+        lambda argv: one_line(start, main),
+        flags_parser=lambda argv: one_line(parse, argv, required),
+    )
 
 
 def one_line(function, *args):
@@ -195,7 +196,7 @@ def parse_value(argument, text, default):
 
 def start(main):
     """Joins the other processes if there are any, then runs ``main``."""
-    with processes.joined(), _without_late_answers():
+    with processes.joined():
         folder = compilation_cache()
         main()
         if folder:
@@ -225,23 +226,17 @@ def create_folder(folder, flag="--output"):
         raise ConfigError(f"{flag}: {folder} cannot be made: {error.strerror}.") from None
 
 
-@contextlib.contextmanager
-def _without_late_answers():
-    """Passes over TensorStore's late answers to a save that has failed, which is told in one line.
+def _without_late_answers(report):
+    """A ``sys.unraisablehook`` without TensorStore's late answers to a save that has failed.
 
     Its threads answer an event loop of Orbax's that the first failure has closed: a traceback each.
     """
-    report = sys.unraisablehook
 
     def hook(unraisable):
         if str(unraisable.exc_value) != "Event loop is closed":
             report(unraisable)
 
-    sys.unraisablehook = hook
-    try:
-        yield
-    finally:
-        sys.unraisablehook = report
+    return hook
 
 
 def _reason(error, name):

@@ -143,16 +143,22 @@ def _told(folder: Path) -> Iterator[None]:
 @contextlib.contextmanager
 def without_tracebacks() -> Iterator[None]:
     """Logs no tracebacks out of Orbax: it raises the first, asyncio repeats those beside it."""
-    loggers = [logging.get_absl_logger(), standard_logging.getLogger("asyncio")]
-    added = [logger for logger in loggers if _is_news not in logger.filters]
-    for logger in added:
-        logger.addFilter(_is_news)
+    added = leave_out_tracebacks()
     try:
         yield
     finally:
         gc.collect()  # asyncio tells of a task's exception when the task goes
         for logger in added:
             logger.removeFilter(_is_news)
+
+
+def leave_out_tracebacks() -> list[standard_logging.Logger]:
+    """The same for the rest of the process; returns the loggers that did not do so before."""
+    loggers = [logging.get_absl_logger(), standard_logging.getLogger("asyncio")]
+    added = [logger for logger in loggers if _is_news not in logger.filters]
+    for logger in added:
+        logger.addFilter(_is_news)
+    return added
 
 
 def _is_news(record: standard_logging.LogRecord) -> bool:
