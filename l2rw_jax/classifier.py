@@ -52,7 +52,7 @@ class ReweightClassifier(ClassifierMixin, BaseEstimator):
       model: ``mlp-H1-H2-...``; for images also ``lenet``, ``resnet-D`` or ``wrn-D-K``.
       networks: how many are trained; their mean is predicted.
       steps: of each network, above 100 rounded up to hundreds; None: 20 epochs, but from 500 to
-        4,000 steps, and one epoch at least.
+        8,000 steps, and one epoch at least.
       batch_size: examples of a batch, or all where there are fewer.
       learning_rate: that of SGD with momentum 0.9, at first.
       class_weight: ``"balanced"`` draws every class equally often.

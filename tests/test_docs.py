@@ -56,6 +56,22 @@ def test_the_table_of_methods_follows_from_its_runs():
         assert line.endswith(f"| {' | '.join(cells)} |"), row
 
 
+def test_the_table_of_networks_from_pixels_follows_from_its_runs():
+    digits = json.loads((ROOT / "results/digits-methods.json").read_text())["runs"]
+    mnist = json.loads((ROOT / "results/mnist-cpu.json").read_text())["summary"]
+    lines = (ROOT / "docs/choosing.md").read_text().replace("**", "").splitlines()
+    for method, row in {
+        "baseline": "baseline",
+        "gce": "GCE",
+        "l2rw": "l2rw",
+        "evidence": "evidence",
+    }.items():
+        values = [[100 * r["test_accuracy"] for r in digits if r["method"] == method]]
+        values += [e["last"]["values"] for e in mnist if e["row"] == row]
+        cells = ["{:.1f} ± {:.1f}".format(*reports.mean_interval(each)) for each in values]
+        assert f"| `{method}` | {' | '.join(cells)} |" in lines
+
+
 def test_figures_that_are_shown_exist():
     for line in (ROOT / "README.md").read_text().splitlines():
         if line.startswith("!["):

@@ -45,7 +45,7 @@ def recipe(n: int, m: int, *, steps: int | None, batch_size: int, **fields: Any)
     Args:
       n: number of training examples.
       m: number of trusted examples.
-      steps: above 100 rounded up to hundreds; None: 20 epochs, but from 500 to 4,000 steps, and one
+      steps: above 100 rounded up to hundreds; None: 20 epochs, but from 500 to 8,000 steps, and one
         epoch at least.
       batch_size: examples of a batch; n where there are fewer.
       fields: of the config, besides.
@@ -54,7 +54,7 @@ def recipe(n: int, m: int, *, steps: int | None, batch_size: int, **fields: Any)
     2000
     """
     epoch = n // batch_size
-    steps = steps or max(epoch, min(4000, max(500, 20 * epoch)))
+    steps = steps or max(epoch, min(8000, max(500, 20 * epoch)))
     chunk = min(steps, 100)
     steps = -(-steps // chunk) * chunk
     config = default_config()
