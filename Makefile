@@ -8,7 +8,7 @@ METHODS := baseline,random,clean_only,l2rw
 DIGITS := -m experiments.sweep --config=configs/digits.py --workdir=runs/digits --methods=$(METHODS) --seeds=5
 
 .PHONY: run test test-all lint format results stability mnist-imbalance bench side-by-side \
-        throughput scaling reproduce-smoke optimizers modes clean
+        throughput scaling reproduce-smoke optimizers modes label-audit clean
 
 $(STAMP): setup.cfg pyproject.toml
 	@echo "Making .venv (some minutes, once) ..."
@@ -55,6 +55,10 @@ optimizers: $(STAMP)  ## the table of docs/optimizers.md
 
 modes: $(STAMP)  ## what the scores' modes and masks cost, and how exact they are
 	$(BIN)/python -m experiments.benchmark.modes --output=results/modes-cpu
+
+label-audit: $(STAMP)  ## the label audit against cleanlab; needs EXTRAS=dev,benchmark and runs/human.npz
+	$(BIN)/python -m experiments.benchmark.label_audit --data=digits --trusted=50 --output=results/label-audit-digits
+	$(BIN)/python -m experiments.benchmark.label_audit --data=npz:runs/human.npz --output=results/label-audit-human
 
 reproduce-smoke: $(STAMP)  ## every table and figure of the paper at smoke scale
 	for target in table1 table2 figure3 figure5 figure6 figure7; do \
