@@ -40,7 +40,6 @@ SEEDS = flags.DEFINE_integer("seeds", 3, "Seeds of trusted rows, networks, folds
 STEPS = flags.DEFINE_integer("steps", None, "Of a network; by default the classifier's choice.", 1)
 NOTE = flags.DEFINE_string("note", "", "What a reader of the figures should know.")
 
-NOISE = 0.4
 FIGURES = ("AUROC", "average precision", "F1", "precision", "recall", "test accuracy", "seconds")
 
 
@@ -65,13 +64,14 @@ class Found(NamedTuple):
 
 
 def draw(dataset: data.Dataset, trusted: int, seed: int) -> Task:
+    """The task of a seed."""
     features, test_features = (
         images.reshape(len(images), -1).astype(np.float32)
         for images in (np.asarray(dataset.train_images), dataset.test_images)
     )
     true, given = dataset.train_labels, dataset.given_labels
     if given is None:
-        given, _ = data.uniform_flip(true, NOISE, num_classes=dataset.num_classes, seed=seed)
+        given, _ = data.uniform_flip(true, 0.4, num_classes=dataset.num_classes, seed=seed)
     mask = np.zeros(len(true), bool)
     mask[np.random.default_rng(seed).choice(len(true), trusted, replace=False)] = True
     labels = np.where(mask, true, given)
@@ -84,8 +84,8 @@ def ours(name: str, known: Callable[[Task], tuple[Any, Any]]) -> Callable[[Task,
     def audit(task: Task, seed: int) -> Found:
         model = ReweightClassifier(steps=STEPS.value, random_state=seed)
         table = audit_labels(task.features, *known(task), classifier=model)
-        scores = {name: table.label_score.to_numpy()}
-        return Found(scores, table.is_label_issue.to_numpy(), model)
+        score, flagged = table.label_score.to_numpy(), table.is_label_issue.to_numpy()
+        return Found({name: score}, flagged, model)
 
     return audit
 
