@@ -30,6 +30,7 @@ ORDER = [
     {"quality"},
     {"classifier"},
     {"audit"},
+    {"_audit_command"},
 ]
 
 

@@ -81,6 +81,13 @@ def test_a_program_without_its_extra_is_one_line(light):
     assert re.fullmatch(r"Error: .*the extra 'train': pip install .*\n", result.stderr)
 
 
+def test_the_audit_without_its_extra_is_one_line(light):
+    code = "import sys; from l2rw_jax._audit_command import main; sys.exit(main())"
+    result = light("-c", code)
+    assert result.returncode == 1 and result.stdout == ""
+    assert re.fullmatch(r"error: .*the extra 'audit': pip install .*\n", result.stderr)
+
+
 def test_the_base_dependencies_are_jax_and_optax():
     requires = importlib.metadata.requires("l2rw_jax") or []
     base = {Requirement(x).name for x in requires if Requirement(x).marker is None}
