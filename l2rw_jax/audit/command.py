@@ -136,6 +136,7 @@ def _audit(flags: argparse.Namespace, command: str) -> None:
         facts = {
             "command": command,
             "image_size": flags.size if flags.images and not flags.features else None,
+            "feature_columns": rows.columns,
             "unreadable": rows.unreadable,
         }
         summary = write_tables(folder, audit, facts)

@@ -11,16 +11,19 @@ from l2rw_jax.audit.tables import is_file, listed, read_table
 _ROWS = 65536  # read at a time
 
 
-def read_features(path: Path, labels: tuple[str, ...] = ()) -> np.ndarray:
+def read_features(
+    path: Path, labels: tuple[str, ...] = (), columns: list[str] | None = None
+) -> tuple[np.ndarray, list[str] | None]:
     """Reads --features.
 
     Args:
         path: a .npy file, which is memory-mapped; a .npz file of one array; or a .csv or .parquet
             table, whose numeric columns are the features.
         labels: columns of a table that are no features.
+        columns: columns of a table that are the features, in this order; None takes all others.
 
     Returns:
-        [n, d] integers or floats, all finite.
+        [n, d] integers or floats, all finite; and the names of a table's columns, else None.
 
     Raises:
         AuditError: the file is none of these, or not such an array.
@@ -32,10 +35,11 @@ def read_features(path: Path, labels: tuple[str, ...] = ()) -> np.ndarray:
     elif kind == ".npz":
         features = _load_npz(path)
     elif kind in (".csv", ".parquet"):
-        return _check(path, *_load_table(path, labels))
+        features, names = _load_table(path, labels, columns)
+        return _check(path, features, names), names
     else:
         raise AuditError(f"--features={path}: give a .npy, .npz, .csv or .parquet file")
-    return _check(path, features)
+    return _check(path, features), None
 
 
 def _load_npy(path: Path) -> np.ndarray:
@@ -66,9 +70,16 @@ def _load_npz(path: Path) -> np.ndarray:
         ) from None
 
 
-def _load_table(path: Path, labels: tuple[str, ...]) -> tuple[np.ndarray, list[str]]:
-    frame = read_table("--features", path, labels, text=labels, every=True)
-    numeric = frame.drop(columns=list(labels)).select_dtypes("number")
+def _load_table(
+    path: Path, labels: tuple[str, ...], columns: list[str] | None
+) -> tuple[np.ndarray, list[str]]:
+    needed = (*labels, *(columns or ()))
+    frame = read_table("--features", path, needed, text=labels, every=True)
+    rest = frame.drop(columns=list(labels)) if columns is None else frame[columns]
+    numeric = rest.select_dtypes("number")
+    text = [name for name in columns or () if name not in numeric]
+    if text:
+        raise AuditError(f"--features={path}: column {text[0]!r} holds text: give numbers")
     if not numeric.shape[1]:
         others = f" beside {listed(labels)}" if labels else ""
         raise AuditError(f"--features={path}: no column of numbers{others}")

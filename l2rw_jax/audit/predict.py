@@ -14,7 +14,7 @@ import pandas as pd
 from l2rw_jax.audit.errors import AuditError
 from l2rw_jax.audit.features import read_features
 from l2rw_jax.audit.pictures import read_images
-from l2rw_jax.audit.tables import write_csv
+from l2rw_jax.audit.tables import read_ids, write_csv
 
 _ROWS = 65536
 _HEADER = '"id","label","probability"'
@@ -27,7 +27,7 @@ def predict(flags: argparse.Namespace) -> None:
         AuditError: flags that are not read here, no audit, or rows of another shape.
     """
     _check_flags(flags)
-    classifier, size = _load(flags.predict)
+    classifier, size, columns = _load(flags.predict)
     with tempfile.TemporaryDirectory(dir=flags.output.absolute().parent) as scratch:
         if flags.images:
             if size is None:
@@ -35,8 +35,11 @@ def predict(flags: argparse.Namespace) -> None:
             pictures = read_images(flags.images, size, Path(scratch), classes=False)
             X, ids = pictures.X, pictures.ids
         else:
-            X = read_features(flags.features, (flags.id_column,) if flags.id_column else ())
+            own = (flags.id_column,) if flags.id_column else ()
+            X, _ = read_features(flags.features, own, columns)
             ids = np.arange(len(X)).astype(str)
+            if flags.id_column:
+                ids = read_ids("--features", flags.features, flags.id_column)
         part = Path(scratch) / "predictions.csv"
         write_csv(part, _table(classifier, X, ids))
         os.replace(part, flags.output)
@@ -44,11 +47,15 @@ def predict(flags: argparse.Namespace) -> None:
 
 
 def _check_flags(flags: argparse.Namespace) -> None:
-    for name in ("labels", "trusted", "tfds", "data_dir", "model", "steps", "id_column"):
+    for name in ("labels", "trusted", "tfds", "data_dir", "model", "steps"):
         if getattr(flags, name):
             raise AuditError(f"--{name}: --predict takes none; leave it out")
     if bool(flags.images) == bool(flags.features):
         raise AuditError("--predict: give --features or --images, the rows to label")
+    if flags.id_column and (flags.images or flags.features.suffix.lower() in (".npy", ".npz")):
+        raise AuditError(
+            "--id_column: names a column of a table that --features gives; leave it out"
+        )
     if flags.output.is_dir():
         raise AuditError(f"--output={flags.output}: is a folder; give a file's name")
     if not flags.output.absolute().parent.is_dir():
@@ -59,15 +66,16 @@ def _check_flags(flags: argparse.Namespace) -> None:
                 raise AuditError(f"--output={flags.output}: exists and holds something else")
 
 
-def _load(audit: Path) -> tuple[Any, int | None]:
-    """The model of an audit, and the size of its images; None where it takes features."""
+def _load(audit: Path) -> tuple[Any, int | None, list[str] | None]:
+    """The model of an audit, the size of its images and the names of its features, or None."""
     from l2rw_jax.classifier import ReweightClassifier
 
     try:
-        size = json.loads((audit / "summary.json").read_text())["image_size"]
+        summary = json.loads((audit / "summary.json").read_text())
+        size, columns = summary["image_size"], summary.get("feature_columns")
     except (OSError, ValueError, LookupError, TypeError):
         raise AuditError(f"--predict={audit}: holds no audit (no summary.json of one)") from None
-    return ReweightClassifier.load(audit / "model"), size
+    return ReweightClassifier.load(audit / "model"), size, columns
 
 
 def _table(classifier: Any, X: Any, ids: np.ndarray) -> pd.DataFrame:

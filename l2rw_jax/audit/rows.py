@@ -33,6 +33,7 @@ class Rows(NamedTuple):
         true_labels: [n] text; the verified label of trusted rows.
         picture: from an id to its picture; None where there are none.
         unreadable: by file, why an image was left out.
+        columns: the names of the features, if they are a table's.
     """
 
     X: Any
@@ -42,6 +43,7 @@ class Rows(NamedTuple):
     true_labels: np.ndarray
     picture: Picture | None
     unreadable: dict[str, str]
+    columns: list[str] | None = None
 
 
 def check_flags(flags: argparse.Namespace) -> None:
@@ -108,7 +110,7 @@ def _read_features(flags: argparse.Namespace) -> Rows:
     own = () if flags.labels else (flags.label_column,)
     if flags.id_column and not flags.labels:
         own = (*own, flags.id_column)
-    X = read_features(flags.features, own)
+    X, columns = read_features(flags.features, own)
     if len(X) != len(labels.labels):
         raise AuditError(
             f"--features={flags.features} has {len(X)} rows and --labels={flags.labels} "
@@ -119,7 +121,7 @@ def _read_features(flags: argparse.Namespace) -> Rows:
         picture = by_stem(flags.images)
     elif flags.tfds:
         picture = read_tfds(flags.tfds, flags.data_dir).picture
-    return _rows(X, labels.ids, labels.labels, picture, {})
+    return _rows(X, labels.ids, labels.labels, picture, {})._replace(columns=columns)
 
 
 def _read_pictures(flags: argparse.Namespace, scratch: Path) -> Rows:

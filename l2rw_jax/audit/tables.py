@@ -44,9 +44,13 @@ def read_labels(flag: str, path: Path, label_column: str, id_column: str | None)
     labels = text_cells(flag, path, label_column, frame[label_column])
     if id_column is None:
         return Labels(np.arange(len(labels)).astype(str), labels)
-    ids = text_cells(flag, path, id_column, frame[id_column])
-    refuse_repeated(f"{flag}={path}: column {id_column!r}", ids)
-    return Labels(ids, labels)
+    return Labels(_ids(flag, path, id_column, frame), labels)
+
+
+def read_ids(flag: str, path: Path, id_column: str) -> np.ndarray:
+    """Reads the column of ids, which are unique; the errors are those of `read_labels`."""
+    frame = read_table(flag, path, [id_column], text=[id_column])
+    return _ids(flag, path, id_column, frame)
 
 
 def read_table(
@@ -154,6 +158,12 @@ def listed(names: Sequence[Any] | np.ndarray, most: int = 10) -> str:
     """The first names, quoted, and how many more there are."""
     text = ", ".join(repr(str(name)) for name in names[:most])
     return text + (f" and {len(names) - most} more" if len(names) > most else "")
+
+
+def _ids(flag: str, path: Path, column: str, frame: pd.DataFrame) -> np.ndarray:
+    ids = text_cells(flag, path, column, frame[column])
+    refuse_repeated(f"{flag}={path}: column {column!r}", ids)
+    return ids
 
 
 def _header(path: Path) -> Sequence[str]:

@@ -115,7 +115,7 @@ def test_other_kinds_of_features_give_the_same(tmp_path, features, audit, kind):
 def test_features_are_memory_mapped(tmp_path, features):
     from l2rw_jax.audit.features import read_features
 
-    assert isinstance(read_features(tmp_path / "x.npy"), np.memmap)
+    assert isinstance(read_features(tmp_path / "x.npy")[0], np.memmap)
 
 
 def test_a_folder_of_images(tmp_path, audit):
@@ -232,6 +232,32 @@ def test_predictions_of_features(tmp_path, features, audit):
     predicted = pd.read_csv(tmp_path / "p.csv")
     assert (predicted["label"] == CLASSES[fresh_true]).mean() > 0.9
     assert predicted["probability"].between(1 / 3, 1).all()
+
+
+def test_predictions_of_a_table_go_by_the_names_of_its_columns(tmp_path, audit):
+    X, _, given = blobs()
+    frame = pd.DataFrame(X).rename(columns=lambda i: f"x{i}").assign(label=CLASSES[given])
+    frame.to_csv(tmp_path / "x.csv", index=False)
+    assert audit(f"--features={tmp_path}/x.csv", f"--output={tmp_path}/audit")[0] == 0
+    frame.to_csv(tmp_path / "same.csv", index=False)
+    turned = frame[frame.columns[::-1]].assign(person=[f"{i:03d}" for i in range(300)], age=7)
+    turned.to_csv(tmp_path / "turned.csv", index=False)
+    arguments = (f"--predict={tmp_path}/audit", f"--output={tmp_path}/p.csv")
+    predictions = {}
+    for name, more in {"same": (), "turned": ("--id_column=person",)}.items():
+        status, _, errors = audit(*arguments, f"--features={tmp_path}/{name}.csv", *more)
+        assert status == 0, errors
+        predictions[name] = pd.read_csv(tmp_path / "p.csv", dtype={"id": str})
+    assert list(predictions["turned"]["id"]) == list(turned["person"])
+    for column in ("label", "probability"):
+        assert predictions["same"][column].equals(predictions["turned"][column])
+
+    turned.drop(columns="x0").to_csv(tmp_path / "less.csv", index=False)
+    status, _, errors = audit(*arguments, f"--features={tmp_path}/less.csv")
+    assert status == 1 and "no column 'x0'" in errors
+    turned.assign(x0="many").to_csv(tmp_path / "text.csv", index=False)
+    status, _, errors = audit(*arguments, f"--features={tmp_path}/text.csv")
+    assert status == 1 and "column 'x0' holds text" in errors
 
 
 def test_an_audit_replaces_an_earlier_one_and_nothing_else(tmp_path, features, audit):
