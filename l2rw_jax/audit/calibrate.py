@@ -3,10 +3,12 @@
 from typing import NamedTuple
 
 import numpy as np
+from scipy.stats import ks_2samp
 from sklearn.linear_model import LogisticRegression
 
 MIN_KIND = 5  # verified labels of each kind, right and wrong, that a calibration takes
 _RESAMPLES = 200
+_TENTHS, _LEAST = 10, 5  # rows of each tenth that steer, at least
 
 
 class Share(NamedTuple):
@@ -36,6 +38,32 @@ def probability_wrong(quality: np.ndarray, known: np.ndarray, wrong: np.ndarray)
     if slope >= 0:  # the quality says nothing
         return np.full(len(quality), wrong.mean())
     return 1 / (1 + np.exp(-(slope * _logit(quality) + bias)))
+
+
+def representative(quality: np.ndarray, mask: np.ndarray) -> np.ndarray:
+    """The trusted rows that stand for all rows.
+
+    Rows that were checked because they look wrong would steer the training away from all rows like
+    them. If the trusted rows' qualities differ from the others' (Kolmogorov-Smirnov, p < 0.001),
+    only as many of each tenth of all qualities are kept as the scarcest tenth has.
+
+    Args:
+        quality: [n] in 0..1.
+        mask: [n] bools: the trusted rows.
+
+    Returns:
+        [n] bools: all of the mask, a part, or none if a tenth has fewer than 5.
+    """
+    if mask.all() or not mask.any() or ks_2samp(quality[mask], quality[~mask]).pvalue >= 1e-3:
+        return mask
+    order = np.argsort(quality, kind="stable")
+    tenths = [tenth[mask[tenth]] for tenth in np.array_split(order, _TENTHS)]
+    count = min(map(len, tenths))
+    kept = np.zeros_like(mask)
+    if count >= _LEAST:
+        rng = np.random.default_rng(0)
+        kept[np.concatenate([rng.choice(tenth, count, replace=False) for tenth in tenths])] = True
+    return kept
 
 
 def confident_classes(

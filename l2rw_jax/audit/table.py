@@ -5,7 +5,12 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 
-from l2rw_jax.audit.calibrate import MIN_KIND, confident_classes, probability_wrong
+from l2rw_jax.audit.calibrate import (
+    MIN_KIND,
+    confident_classes,
+    probability_wrong,
+    representative,
+)
 from l2rw_jax.audit.errors import AuditError
 
 _ROWS = 65536  # predicted at a time
@@ -41,7 +46,9 @@ def audit_labels(
     - With ``trusted=(mask, true_labels)`` and at least 5 right and 5 wrong given labels among the
       trusted rows, it is fitted to these. All rows are trained on with their *given* label, and
       the verified labels only steer the weights. So a trusted row is scored as every other row is,
-      and p holds for the others. It holds best if the trusted rows are a random sample.
+      and p holds for the others. It holds best if the trusted rows are a random sample. If they are
+      clearly none, the classifier is fitted again, steered by a representative part of them or, if
+      that is too small, by none.
     - Otherwise it is fitted to confident learning's count: a label counts as wrong if another
       class reaches its threshold, which is the mean probability of that class among the rows
       given it. Unlike the model's own probabilities, this allows for classes on which the model is
@@ -97,14 +104,11 @@ def run_audit(
 
         classifier = ReweightClassifier()
     changed = mask & (true != given)
-    clean: Any = None
-    if changed.any():
-        rows = np.flatnonzero(mask)
-        clean = (np.asarray(X[rows]), true[rows])
-    elif mask.any():
-        clean = mask
-    classifier.fit(X, given, trusted=clean)
-    quality = np.asarray(classifier.label_quality_, np.float64)
+    quality = _fit(classifier, X, given, mask, true)
+    steering = representative(quality, mask)
+    # A method that was chosen by name may need trusted rows.
+    if not np.array_equal(steering, mask) and getattr(classifier, "method", "auto") == "auto":
+        quality = _fit(classifier, X, given, steering, true)
     given_class = np.searchsorted(classes, given)
     own, top, probabilities = _predict(classifier, X, classes, given_class)
     second = np.where(top[:, 0] == given_class, top[:, 1], top[:, 0])
@@ -131,6 +135,20 @@ def run_audit(
         }
     )
     return Audit(table, wrong, suggested, calibrated)
+
+
+def _fit(
+    classifier: Any, X: Any, given: np.ndarray, steering: np.ndarray, true: np.ndarray
+) -> np.ndarray:
+    """Fits the classifier to the given labels, steered by true ones; returns the qualities [n]."""
+    rows = np.flatnonzero(steering)
+    clean: Any = None
+    if np.any(true[rows] != given[rows]):
+        clean = (np.asarray(X[rows]), true[rows])
+    elif len(rows):
+        clean = steering
+    classifier.fit(X, given, trusted=clean)
+    return np.asarray(classifier.label_quality_, np.float64)
 
 
 def check_classes(what: str, classes: np.ndarray, counts: np.ndarray) -> None:

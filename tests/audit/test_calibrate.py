@@ -4,7 +4,12 @@ import numpy as np
 import pytest
 from sklearn.linear_model import LogisticRegression
 
-from l2rw_jax.audit.calibrate import confident_classes, probability_wrong, shares
+from l2rw_jax.audit.calibrate import (
+    confident_classes,
+    probability_wrong,
+    representative,
+    shares,
+)
 
 
 def qualities(n=4000, noise=0.2, seed=0):
@@ -82,3 +87,21 @@ def test_without_verified_rows_there_is_no_interval():
     )
     assert (total.estimate, first.estimate, second.estimate) == (0.4375, 0.5, 0.25)
     assert np.isnan([total.low, total.high, first.low, second.high]).all()
+
+
+def test_a_random_sample_stands_for_all_rows_and_the_worst_do_not():
+    quality, _, _ = qualities(1000)
+    rank = np.argsort(np.argsort(quality))
+    sample = np.zeros(1000, bool)
+    sample[np.random.default_rng(1).choice(1000, 200, replace=False)] = True
+    np.testing.assert_array_equal(representative(quality, sample), sample)
+    worst = rank < 100
+    assert not representative(quality, worst).any()
+    # Of both, as many of each tenth, and no row that was not verified.
+    kept = representative(quality, sample | worst)
+    counts = np.bincount(rank[kept] // 100, minlength=10)
+    scarcest = np.bincount(rank[sample] // 100, minlength=10).min()
+    assert (counts == scarcest).all() and not (kept & ~(sample | worst)).any()
+    nobody = np.zeros(1000, bool)
+    assert not representative(quality, nobody).any()
+    assert representative(quality, ~nobody).all()

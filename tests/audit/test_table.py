@@ -145,3 +145,17 @@ def test_wrong_arguments_are_refused_in_one_line(message):
     with pytest.raises(AuditError, match=f"^{message}") as caught:
         audit_labels(X, y, trusted, ids=ids, classifier=StandIn())
     assert "\n" not in str(caught.value)
+
+
+def test_rows_checked_because_they_look_wrong_do_not_steer():
+    X, true, given = blobs(n=600)
+    before = audit_labels(X, given, classifier=StandIn())["label_score"].to_numpy()
+    worst = np.argsort(before) < 0
+    worst[np.argsort(before)[:60]] = True
+    after = audit_labels(X, given, (worst, true), classifier=StandIn())
+    np.testing.assert_array_equal(after["label_score"], before)
+    assert (after["predicted_label"] == true)[worst].all()
+    chosen = StandIn()
+    chosen.method = "forward"  # it would not run without trusted rows
+    steered = audit_labels(X, given, (worst, true), classifier=chosen)["label_score"]
+    assert not np.array_equal(steered, before)
