@@ -47,8 +47,8 @@ def audit_labels(
       trusted rows, it is fitted to these. All rows are trained on with their *given* label, and
       the verified labels only steer the weights. So a trusted row is scored as every other row is,
       and p holds for the others. It holds best if the trusted rows are a random sample. If they are
-      clearly none, the classifier is fitted again, steered by a representative part of them or, if
-      that is too small, by none.
+      clearly none, by the scores of a first fit without them, only a representative part of them
+      steers or, if that is too small, none.
     - Otherwise it is fitted to confident learning's count: a label counts as wrong if another
       class reaches its threshold, which is the mean probability of that class among the rows
       given it. Unlike the model's own probabilities, this allows for classes on which the model is
@@ -104,10 +104,12 @@ def run_audit(
 
         classifier = ReweightClassifier()
     changed = mask & (true != given)
-    quality = _fit(classifier, X, given, mask, true)
-    steering = representative(quality, mask)
+    steering = mask
     # A method that was chosen by name may need trusted rows.
-    if not np.array_equal(steering, mask) and getattr(classifier, "method", "auto") == "auto":
+    if not mask.any() or getattr(classifier, "method", "auto") == "auto":
+        quality = _fit(classifier, X, given, np.zeros_like(mask), true)
+        steering = representative(quality, mask)
+    if steering.any():
         quality = _fit(classifier, X, given, steering, true)
     given_class = np.searchsorted(classes, given)
     own, top, probabilities = _predict(classifier, X, classes, given_class)
