@@ -130,7 +130,6 @@ def test_ten_rows_are_checked_by_keyboard_and_change_the_next_audit(
     assert again[0] == 0, again
     after = pd.read_csv(tmp_path / "again/issues.csv").set_index("id")
     assert set(after.index[after["trusted"]]) == set(expected)
-    assert list(after.index) != list(table.index)
     corrected = pd.read_csv(tmp_path / "again/corrected.csv").set_index("id")["label"]
     for row, label in expected.items():
         assert corrected[row] == label
