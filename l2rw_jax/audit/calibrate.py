@@ -8,7 +8,6 @@ from sklearn.linear_model import LogisticRegression
 
 MIN_KIND = 5  # verified labels of each kind, right and wrong, that a calibration takes
 _RESAMPLES = 200
-_TENTHS, _LEAST = 10, 5  # rows of each tenth that steer, at least
 
 
 class Share(NamedTuple):
@@ -40,30 +39,23 @@ def probability_wrong(quality: np.ndarray, known: np.ndarray, wrong: np.ndarray)
     return 1 / (1 + np.exp(-(slope * _logit(quality) + bias)))
 
 
-def representative(quality: np.ndarray, mask: np.ndarray) -> np.ndarray:
-    """The trusted rows that stand for all rows.
+def representative(quality: np.ndarray, mask: np.ndarray) -> bool:
+    """Whether the trusted rows can stand for all rows, by their qualities.
 
-    Rows that were checked because they look wrong would steer the training away from all rows like
-    them. If the trusted rows' qualities differ from the others' (Kolmogorov-Smirnov, p < 0.001),
-    only as many of each tenth of all qualities are kept as the scarcest tenth has.
+    Rows that were checked because they look wrong cannot: they would steer the training away from
+    all rows like them. (On human labels, the 100 worst rows cost 7 points of accuracy. To draw a
+    part with as many of each tenth still did worse than not to steer.)
 
     Args:
         quality: [n] in 0..1.
         mask: [n] bools: the trusted rows.
 
     Returns:
-        [n] bools: all of the mask, a part, or none if a tenth has fewer than 5.
+        False if the qualities of trusted rows and of others differ (Kolmogorov-Smirnov, p < 0.001).
     """
-    if mask.all() or not mask.any() or ks_2samp(quality[mask], quality[~mask]).pvalue >= 1e-3:
-        return mask
-    order = np.argsort(quality, kind="stable")
-    tenths = [tenth[mask[tenth]] for tenth in np.array_split(order, _TENTHS)]
-    count = min(map(len, tenths))
-    kept = np.zeros_like(mask)
-    if count >= _LEAST:
-        rng = np.random.default_rng(0)
-        kept[np.concatenate([rng.choice(tenth, count, replace=False) for tenth in tenths])] = True
-    return kept
+    if mask.all() or not mask.any():
+        return True
+    return bool(ks_2samp(quality[mask], quality[~mask]).pvalue >= 1e-3)
 
 
 def confident_classes(

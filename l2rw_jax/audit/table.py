@@ -47,8 +47,7 @@ def audit_labels(
       trusted rows, it is fitted to these. All rows are trained on with their *given* label, and
       the verified labels only steer the weights. So a trusted row is scored as every other row is,
       and p holds for the others. It holds best if the trusted rows are a random sample. If they are
-      clearly none, by the scores of a first fit without them, only a representative part of them
-      steers or, if that is too small, none.
+      clearly none, by the scores of a first fit without them, they do not steer.
     - Otherwise it is fitted to confident learning's count: a label counts as wrong if another
       class reaches its threshold, which is the mean probability of that class among the rows
       given it. Unlike the model's own probabilities, this allows for classes on which the model is
@@ -104,13 +103,16 @@ def run_audit(
 
         classifier = ReweightClassifier()
     changed = mask & (true != given)
-    steering = mask
     # A method that was chosen by name may need trusted rows.
-    if not mask.any() or getattr(classifier, "method", "auto") == "auto":
-        quality = _fit(classifier, X, given, np.zeros_like(mask), true)
-        steering = representative(quality, mask)
-    if steering.any():
-        quality = _fit(classifier, X, given, steering, true)
+    steers = mask.any() and getattr(classifier, "method", "auto") != "auto"
+    if not steers:
+        classifier.fit(X, given, trusted=None)
+        steers = mask.any() and representative(np.asarray(classifier.label_quality_), mask)
+    if steers:
+        rows = np.flatnonzero(mask)
+        pair = (np.asarray(X[rows]), true[rows])
+        classifier.fit(X, given, trusted=pair if changed.any() else mask)
+    quality = np.asarray(classifier.label_quality_, np.float64)
     given_class = np.searchsorted(classes, given)
     own, top, probabilities = _predict(classifier, X, classes, given_class)
     second = np.where(top[:, 0] == given_class, top[:, 1], top[:, 0])
@@ -137,20 +139,6 @@ def run_audit(
         }
     )
     return Audit(table, wrong, suggested, calibrated)
-
-
-def _fit(
-    classifier: Any, X: Any, given: np.ndarray, steering: np.ndarray, true: np.ndarray
-) -> np.ndarray:
-    """Fits the classifier to the given labels, steered by true ones; returns the qualities [n]."""
-    rows = np.flatnonzero(steering)
-    clean: Any = None
-    if np.any(true[rows] != given[rows]):
-        clean = (np.asarray(X[rows]), true[rows])
-    elif len(rows):
-        clean = steering
-    classifier.fit(X, given, trusted=clean)
-    return np.asarray(classifier.label_quality_, np.float64)
 
 
 def check_classes(what: str, classes: np.ndarray, counts: np.ndarray) -> None:

@@ -94,14 +94,8 @@ def test_a_random_sample_stands_for_all_rows_and_the_worst_do_not():
     rank = np.argsort(np.argsort(quality))
     sample = np.zeros(1000, bool)
     sample[np.random.default_rng(1).choice(1000, 200, replace=False)] = True
-    np.testing.assert_array_equal(representative(quality, sample), sample)
-    worst = rank < 100
-    assert not representative(quality, worst).any()
-    # Of both, as many of each tenth, and no row that was not verified.
-    kept = representative(quality, sample | worst)
-    counts = np.bincount(rank[kept] // 100, minlength=10)
-    scarcest = np.bincount(rank[sample] // 100, minlength=10).min()
-    assert (counts == scarcest).all() and not (kept & ~(sample | worst)).any()
+    assert representative(quality, sample)
+    assert not representative(quality, rank < 100)
+    assert not representative(quality, sample | (rank < 100))
     nobody = np.zeros(1000, bool)
-    assert not representative(quality, nobody).any()
-    assert representative(quality, ~nobody).all()
+    assert representative(quality, nobody) and representative(quality, ~nobody)
