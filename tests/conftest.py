@@ -20,6 +20,9 @@ import pytest  # noqa: E402
 hypothesis.settings.register_profile("repeatable", deadline=None, derandomize=True)
 hypothesis.settings.load_profile("repeatable")
 
+# Not a module of doctests: audit/ has a conftest that is loaded first, under the same name.
+collect_ignore = ["conftest.py"]
+
 COSTS = ("test_cost", "test_misuse")
 
 

@@ -99,7 +99,7 @@ def _runs(row, column, scale, family, seeds):
     noise = f"{config.noise.kind}{config.noise.ratio:g}"
     dataset = programs.folder_name(config.dataset)
     setting = f"{dataset}-share{config.imbalance.share:g}-{noise}-clean{config.clean_size}"
-    own = "".join(f"-{name}={value}" for name, value in row.fields.items())
+    own = "".join(f"-{k}={v}" for k, v in row.fields.items() if k != "noise.ratio")
     method = row.method + ("-es" if row.short else "") + programs.folder_name(own)
     runs = programs.expand(config, [row.method], row.seeds or seeds or scale.seeds, None, [None])
     return {f"{family}/{setting}/{method}/seed{run.seed}": run for run, _ in runs}

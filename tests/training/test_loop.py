@@ -67,7 +67,7 @@ def test_a_finished_run_is_not_run_again(tmp_path):
     "fields",
     [
         {"method": "random"},
-        {"method": "mwnet"},
+        pytest.param({"method": "mwnet"}, marks=pytest.mark.slow),
         pytest.param({"method": "l2rw", "score_every": 7}, marks=pytest.mark.slow),
     ],
 )

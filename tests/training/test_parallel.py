@@ -150,6 +150,7 @@ def test_micro_batches_on_devices_are_the_whole_batch_on_one():
     _assert_equal(got, _train(method="l2rw"))
 
 
+@pytest.mark.slow
 def test_blocks_that_are_computed_again_are_the_same():
     want = _train(method="l2rw", model="resnet-8")
     _assert_equal(_train(method="l2rw", model="resnet-8", remat=True), want)

@@ -28,7 +28,6 @@ def make_step(config, model, optimizer, **options):
     batches = make_batches(config, balanced=method.balanced)
     fields = {
         "schedule": make_schedule(config),
-        "steps": config.steps,
         "clean_smoothing": config.clean_smoothing,
         "clean_weight_decay": config.clean_weight_decay,
         "score_every": config.score_every,
@@ -202,7 +201,7 @@ def test_a_method_is_told_the_learning_rate_of_the_step():
     config, model, optimizer, state, run_data = _setup(boundaries=(4,), steps=100)
     method = Method(by(lambda losses, batch, rng, axis: batch["learning_rate"] * (losses > 0)))
     batches = make_batches(config, balanced=False)
-    options = {"schedule": make_schedule(config), "steps": 100}
+    options = {"schedule": make_schedule(config)}
     step = jax.jit(make_step_of(method, model, optimizer, batches, **options))
     for bad, rate in ((0, 0.01), (2, 0.1)):
         at = state._replace(step=jnp.array(5), bad_steps=jnp.array(bad))

@@ -8,6 +8,8 @@ import numpy as np
 import pytest
 from programs import run_program
 
+pytest.importorskip("cleanlab", reason="the extra `benchmark` is not installed")
+
 from experiments.benchmark import label_audit
 
 PROGRAM = "benchmark.label_audit"

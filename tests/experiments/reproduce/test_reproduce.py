@@ -285,7 +285,7 @@ def test_a_committed_table_follows_from_its_values(path):
 def test_a_dry_run_says_what_it_would_run_and_writes_nothing(tmp_path):
     code, out, err = _run("--target=figure3", "--dry-run", f"--workdir={tmp_path}", "--rows=Ours")
     assert code == 0, err
-    assert "share0.9-noise0-clean10/l2rw/seed1: 0 of 8 steps done\n" in out
+    assert "share0.9-none0-clean10/l2rw/seed1: 0 of 8 steps done\n" in out
     assert "4 runs; time left: unknown" in out
     assert not list(tmp_path.iterdir())
 
