@@ -93,7 +93,7 @@ def _open(name: str, root: str, column: str | None) -> tuple[Any, Any, Any]:
         )
     columns = [
         key
-        for key, feature in features.items()
+        for key, feature in sorted(features.items())
         if key != "label" and feature.shape == () and np.issubdtype(feature.np_dtype, np.integer)
     ]
     if column is not None and column not in columns:

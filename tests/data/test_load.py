@@ -293,7 +293,7 @@ def test_a_tfds_set_s_second_labels(tmp_path, prepared, lazy):
 @pytest.mark.parametrize(
     ("column", "message"),
     [
-        ("seconds", "column is 'seconds': give one that data set 'tiny' has: 'worse', 'votes'"),
+        ("seconds", "column is 'seconds': give one that data set 'tiny' has: 'votes', 'worse'"),
         ("label", "column is 'label': give one that"),
         ("votes", r"tiny: its given labels span 0\.\.6: give 0\.\.2, as its training labels"),
     ],
