@@ -21,7 +21,7 @@ from l2rw_jax._types import AxisName, at_least_float32
 
 # Standard errors that the votes must be against an example before it counts for half.
 _BENEFIT_OF_DOUBT = 2.0
-# How much less an unlikely label counts. From 1 to 2 the accuracy is the same to half a point.
+# How much less an unlikely label counts; docs/choosing.md says what other values do.
 _SHARPNESS = 1.5
 
 

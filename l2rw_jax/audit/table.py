@@ -78,8 +78,10 @@ def audit_labels(
     >>> from sklearn.datasets import load_iris
     >>> X, y = load_iris(return_X_y=True)
     >>> given = np.where(np.arange(150) % 10 == 0, (y + 1) % 3, y)  # 15 labels are wrong
-    >>> table = audit_labels(X, given)  # doctest: +SKIP
-    >>> table.sort_values("label_score").head(15)  # doctest: +SKIP
+    >>> table = audit_labels(X, given)
+    >>> worst = table.sort_values("label_score").head(15)
+    >>> int((given != y)[worst.index].sum()) >= 10  # most of them are found
+    True
     """
     return run_audit(X, y, trusted, ids=ids, classifier=classifier).table
 

@@ -4,8 +4,6 @@ import numpy as np
 import pytest
 from made_up import blobs
 
-pytest.importorskip("l2rw_jax.classifier")
-
 from l2rw_jax.audit import audit_labels
 
 
