@@ -64,7 +64,6 @@ PMAP, JIT, FSDP = {"parallel": "pmap"}, {"parallel": "jit"}, {"parallel": "jit",
         ("l2rw", PMAP),
         ("l2rw", JIT),
         ("l2rw", FSDP),
-        ("mwnet", PMAP),
         ("random", JIT),
         ("hard_mining", PMAP),
         *(
@@ -73,6 +72,7 @@ PMAP, JIT, FSDP = {"parallel": "pmap"}, {"parallel": "jit"}, {"parallel": "jit",
                 *(("random", PMAP), ("hard_mining", JIT), ("baseline", PMAP), ("baseline", JIT)),
                 *(("resample", PMAP), ("resample", JIT), ("s_model", FSDP), ("clean_only", FSDP)),
                 *(
+                    ("mwnet", PMAP),
                     ("mwnet", JIT),
                     ("mwnet", FSDP),
                     ("groups", PMAP),
@@ -249,7 +249,11 @@ def whole(tmp_path_factory):
     return _run_files(tmp_path_factory.mktemp("one"))
 
 
-@pytest.mark.parametrize("engine", [PMAP, JIT, FSDP], ids=["pmap", "jit", "fsdp"])
+@pytest.mark.parametrize(
+    "engine",
+    [pytest.param(PMAP, marks=pytest.mark.slow), pytest.param(JIT, marks=pytest.mark.slow), FSDP],
+    ids=["pmap", "jit", "fsdp"],
+)
 def test_a_divided_run_is_the_run_on_one_device_and_goes_on_bit_for_bit(engine, whole, tmp_path):
     """Its files, its evaluation on all devices, and its checkpoints."""
     _, alone, alone_state = whole
@@ -270,6 +274,7 @@ def test_a_divided_run_is_the_run_on_one_device_and_goes_on_bit_for_bit(engine, 
     jax.tree.map(np.testing.assert_array_equal, jax.tree.map(np.asarray, restored), state)
 
 
+@pytest.mark.slow
 def test_fsdp_goes_on_with_another_number_of_devices(tmp_path, monkeypatch):
     config, result, _ = _run_files(tmp_path / "run", **FSDP)
     (tmp_path / "run/result.json").unlink()

@@ -48,6 +48,7 @@ def test_replicas_leave_each_seed_s_files(method, tmp_path):
         np.testing.assert_allclose(a["mean_margin"], b["mean_margin"], rtol=1e-3, atol=1e-3)
 
 
+@pytest.mark.slow
 def test_what_is_done_is_not_trained_again_and_what_does_not_fit_is_halved(tmp_path, monkeypatch):
     config = _config(seed=0)
     folders = [tmp_path / f"seed{i}" for i in range(5)]
