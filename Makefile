@@ -68,7 +68,7 @@ reproduce-smoke: $(STAMP)  ## every table and figure of the paper at smoke scale
 mnist-imbalance: $(STAMP)  ## what README reports of MNIST at 200:1; needs the data, half an hour
 	$(BIN)/python -m experiments.sweep --config=configs/mnist_imbalance.py --workdir=runs/mnist_imbalance --methods=baseline,random,l2rw --seeds=3 --output=results/mnist_imbalance
 
-stability: $(STAMP)  ## what docs/stability.md reports: 10 seeds with 50 clean images, by clip_norm
+stability: $(STAMP)  ## what docs/explanation/stability.md reports: 10 seeds with 50 clean images, by clip_norm
 	$(BIN)/python -m experiments.sweep --config=configs/digits.py --workdir=runs/stability --methods=l2rw --seeds=10 --sweep=clip_norm=0.0,2.0,5.0 --config.weight_decay=0.0 --output=results/stability
 	cp runs/stability/clip_norm=0.0/l2rw/seed7/metrics.jsonl results/stability-dead-run.jsonl
 	rm results/stability-clip_norm.png  # a limit of 0 is none: as an axis it misleads

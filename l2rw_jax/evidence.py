@@ -21,7 +21,7 @@ from l2rw_jax._types import AxisName, at_least_float32
 
 # Standard errors that the votes must be against an example before it counts for half.
 _BENEFIT_OF_DOUBT = 2.0
-# How much less an unlikely label counts; docs/choosing.md says what other values do.
+# How much less an unlikely label counts; docs/explanation/choosing.md says what other values do.
 _SHARPNESS = 1.5
 
 
@@ -89,7 +89,7 @@ def evidence_weights(
     They sum to one. :math:`L` is the mean loss of the clean batch, :math:`\bar \ell` that of the
     batch. A label that the model would give itself has :math:`d_i = 0`. By how much another one
     counts less depends on the excess :math:`E`: right labels alone have none, and then the weights
-    are nearly equal, as in ordinary training. docs/choosing.md has what else was tried.
+    are nearly equal, as in ordinary training. docs/explanation/choosing.md has what else was tried.
 
     Args:
       logits: ``[b, k]`` floating.

@@ -10,7 +10,7 @@ from l2rw_jax import reports
 
 ROOT = Path(__file__).parents[1]
 TEXT = "\n".join(
-    path.read_text() for path in (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")))
+    path.read_text() for path in (ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md")))
 )
 
 
@@ -43,7 +43,7 @@ COLUMNS = (
 def test_the_table_of_methods_follows_from_its_runs():
     stored = json.loads((ROOT / "results/human-cpu.json").read_text())
     last = {(e["row"], e["column"]): e["last"]["values"] for e in stored["summary"]}
-    lines = (ROOT / "docs/choosing.md").read_text().splitlines()
+    lines = (ROOT / "docs/explanation/choosing.md").read_text().splitlines()
     table = {line.split("|")[1].strip(): line for line in lines if line.count("|") == 8}
     cells = [f"{np.mean(last['baseline', column]):.1f}" for column in COLUMNS]
     assert table["equal weights, accuracy"].endswith(f"| {' | '.join(cells)} |")
@@ -59,7 +59,7 @@ def test_the_table_of_methods_follows_from_its_runs():
 def test_the_table_of_networks_from_pixels_follows_from_its_runs():
     digits = json.loads((ROOT / "results/digits-methods.json").read_text())["runs"]
     mnist = json.loads((ROOT / "results/mnist-cpu.json").read_text())["summary"]
-    lines = (ROOT / "docs/choosing.md").read_text().replace("**", "").splitlines()
+    lines = (ROOT / "docs/explanation/choosing.md").read_text().replace("**", "").splitlines()
     for method, row in {
         "baseline": "baseline",
         "gce": "GCE",

@@ -91,7 +91,7 @@ def _made(kind, *ratios):
     )
 
 
-# What is not in the paper: every weighting that is told of in docs/choosing.md.
+# What is not in the paper: every weighting that is told of in docs/explanation/choosing.md.
 _WEIGHTINGS = (
     Row("baseline", "baseline"),
     Row("label smoothing", "label_smoothing"),
