@@ -1,9 +1,9 @@
-"""Trains methods x seeds x the values of one field; a table, a JSON file and figures come of it.
+"""Trains methods x seeds x the values of one field; writes a table, a JSON file and figures.
 
 python -m experiments.sweep --config=configs/digits.py --workdir=runs/noise --methods=baseline,l2rw
     --seeds=3 --sweep=noise.ratio=0.0,0.2,0.4
 
-Runs that are done already are not run again.
+Finished runs are not run again.
 """
 
 import re
@@ -36,7 +36,7 @@ def main():
     """Runs what is missing, then reports on everything.
 
     Raises:
-      RunError: some runs ended early; the others are done, and the report tells of both.
+      RunError: some runs ended early; the others are done, and the report shows both.
     """
     workdir = Path(str(cli.WORKDIR.value))
     field, values = parse_sweep(SWEEP.value, cli.CONFIG.value)
@@ -48,7 +48,7 @@ def main():
         try:
             if files.check_workdir(workdir / folder, validate(config)) is not None:
                 files.read_weights(workdir / folder)
-            elif Path(folder).parent not in resolved:  # seeds differ in nothing that can be wrong
+            elif Path(folder).parent not in resolved:  # seeds cannot differ in a mistake
                 resolve(config)
                 resolved.add(Path(folder).parent)
         except Ended:
@@ -95,7 +95,7 @@ def parse_sweep(text, config):
 
 
 def distinct(flag, values):
-    """Returns ``values``, of which there must be some and no two equal: seeds count as evidence."""
+    """Returns ``values``, which must be distinct and not empty: a seed counts as evidence once."""
     if not values or len(set(values)) < len(values):
         raise ConfigError(f"{flag}: got {','.join(map(str, values))!r}; takes distinct values.")
     return values

@@ -20,12 +20,12 @@ def write(plan, workdir, output, command, note="", failed=()):
     """Writes OUTPUT.json, OUTPUT.md and, of a figure, OUTPUT.png; returns the table.
 
     Args:
-      plan: a ``Plan``, of which as much is reported as has been run.
+      plan: a ``Plan``; the runs that are done are reported.
       workdir: the runs' folder.
       output: start of the files' names.
       command: what makes them again.
       note: a sentence for all three.
-      failed: folders of runs that could not go on.
+      failed: folders of runs that failed.
     """
     done = finished(plan, workdir)
     summary = summarize(plan, workdir, done)
@@ -108,7 +108,7 @@ def summarize(plan, workdir, done):
 
 
 def comparisons(plan, summary, done):
-    """What a target says beside its table: ``{title: [{row, column, values, mean, ci95}]}``.
+    """A target's further tables: ``{title: [{row, column, values, mean, ci95}]}``.
 
     Differences from one row, seed by seed, and how well the runs tell the wrong labels.
     """
@@ -136,9 +136,9 @@ def _wide(entries):
 
 
 def outcomes(folder, config, metric, finetuned):
-    """A metric of a run in percent: ``(last, best)`` of its evaluations.
+    """A metric of a run in percent: the last and the best of its evaluations.
 
-    They are those of the steps on the clean set with ``finetuned``, and those before without.
+    With ``finetuned``, of those during the steps on the clean set; else of those before.
     """
     values = [
         100 * line[metric]
@@ -149,7 +149,7 @@ def outcomes(folder, config, metric, finetuned):
 
 
 def _course(folder, config):
-    """Of a run's main phase its last chunk's metrics, and the largest gradient of all its steps."""
+    """The last chunk's metrics of a run's main phase, and its largest gradient norm."""
     lines = [line for line in files.read_metrics(folder) if line["step"] <= config.steps]
     largest = max((line.get("grad_norm_max") or 0.0 for line in lines), default=None)
     return {"last_chunk": lines[-1], "largest_grad_norm": largest}
@@ -189,7 +189,7 @@ def table(summary):
 
 
 def caption(plan, done, command, note, failed):
-    """What the table shows, of what size, made how."""
+    """What the table shows, at what size, and how it was made."""
     target, scale = TARGETS[plan.target], SCALES[plan.scale][TARGETS[plan.target].family]
     sizes = "the paper's protocol" if plan.scale == "paper" else "reduced, not the paper's protocol"
     sentences = [
