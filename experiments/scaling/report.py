@@ -5,8 +5,7 @@ import timeit
 import jax
 import jax.numpy as jnp
 
-from l2rw_jax.reports import to_markdown
-from l2rw_jax.reports.figures import COLORS, plt
+from l2rw_jax.reports import figures, to_markdown
 
 MODELLED = {
     "model": "{model}",
@@ -49,11 +48,11 @@ def table(rows, columns):
 
 def plot(rows, path, *, title):
     """Weak-scaling efficiency over devices: overlapped a line, from there to in sequence a band."""
-    figure, axes = plt.subplots(figsize=(7, 4.2), layout="constrained")
+    figure, axes = figures.new_axes()
     lines: dict = {}
     for row in rows:
         lines.setdefault(f"{row['model']}, {row['hardware']}", []).append(row)
-    for color, (label, line) in zip(COLORS, lines.items(), strict=False):
+    for color, (label, line) in zip(figures.COLORS, lines.items(), strict=False):
         low, high = ([r[f"weak_{how}"] for r in line] for how in ("in_sequence", "overlapped"))
         devices = [r["devices"] for r in line]
         axes.fill_between(devices, low, high, alpha=0.2, color=color, linewidth=0)
@@ -61,6 +60,4 @@ def plot(rows, path, *, title):
     axes.set_xscale("log", base=2)
     axes.set_xticks(devices, devices)
     axes.set(xlabel="devices", ylabel="weak-scaling efficiency", ylim=(0, 1.02), title=title)
-    axes.legend(frameon=False)
-    figure.savefig(path, dpi=150)
-    plt.close(figure)
+    figures.save(figure, axes, path)

@@ -3,18 +3,15 @@
 import itertools
 import os
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import matplotlib
-
-matplotlib.use("Agg")  # no screen is needed to write a file
-
-import matplotlib.pyplot as plt
 import numpy as np
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 
 from l2rw_jax.reports.table import mean_interval
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 # Okabe and Ito's colours, which colour-blind readers can tell apart.
 COLORS = ("#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#56B4E9", "#F0E442", "#000000")
@@ -96,16 +93,20 @@ def plot_weights(weights: np.ndarray, corrupted: np.ndarray, path: StrPath, *, t
     save(figure, axes, path)
 
 
-def new_axes() -> tuple[Figure, Axes]:
+def new_axes() -> "tuple[Figure, Axes]":
     """An empty figure in the house's style: ``(figure, axes)``."""
-    figure, axes = plt.subplots(figsize=(7, 4.2), layout="constrained")
+    # Slow to import; pyplot would also look for a screen, which writing a file does not need.
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(7, 4.2), layout="constrained")
+    axes = figure.subplots()
     axes.spines[["top", "right"]].set_visible(False)
     axes.grid(alpha=0.25)
     return figure, axes
 
 
 def band(
-    axes: Axes,
+    axes: "Axes",
     x: Sequence[float],
     values: Iterable[Iterable[float | None]],
     label: str,
@@ -121,8 +122,7 @@ def band(
     axes.fill_between(x, mean - half, mean + half, alpha=0.2, color=color, linewidth=0)
 
 
-def save(figure: Figure, axes: Axes, path: StrPath) -> None:
-    """Adds the legend, writes the PNG and lets go of the figure."""
+def save(figure: "Figure", axes: "Axes", path: StrPath) -> None:
+    """Adds the legend and writes the PNG."""
     axes.legend(frameon=False)
     figure.savefig(path, dpi=150)
-    plt.close(figure)
