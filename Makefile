@@ -8,7 +8,7 @@ METHODS := baseline,random,clean_only,l2rw
 DIGITS := -m experiments.sweep --config=configs/digits.py --workdir=runs/digits --methods=$(METHODS) --seeds=5
 
 .PHONY: run test test-all lint format results stability mnist-imbalance bench side-by-side \
-        throughput scaling reproduce-smoke optimizers modes label-audit clean
+        throughput scaling reproduce-smoke optimizers modes label-audit figures clean
 
 $(STAMP): setup.cfg pyproject.toml
 	@echo "Making .venv (some minutes, once) ..."
@@ -18,7 +18,7 @@ $(STAMP): setup.cfg pyproject.toml
 
 run: $(STAMP)  ## the main job: digits with 40 % label noise, four methods, five seeds
 	$(BIN)/python $(DIGITS)
-	@echo "Figures: runs/digits/sweep-accuracy.png, runs/digits/sweep-weights.png"
+	@echo "Open runs/digits/report.html: the table, the curves, the weights, and the labels most in doubt"
 
 test: $(STAMP)  ## the tests, but for the slow ones
 	$(BIN)/python -m pytest -n 2 -q
@@ -59,6 +59,9 @@ modes: $(STAMP)  ## what the scores' modes and masks cost, and how exact they ar
 label-audit: $(STAMP)  ## the label audit against cleanlab; needs EXTRAS=dev,benchmark and runs/human.npz
 	$(BIN)/python -m experiments.benchmark.label_audit --data=digits --trusted=50 --output=results/label-audit-digits
 	$(BIN)/python -m experiments.benchmark.label_audit --data=npz:runs/human.npz --output=results/label-audit-human
+
+figures: $(STAMP)  ## README's picture of accuracy before and after, from results/human-cpu.json
+	$(BIN)/python -m experiments.reproduce.before_after --output=results/before-after.png
 
 reproduce-smoke: $(STAMP)  ## every table and figure of the paper at smoke scale
 	for target in table1 table2 figure3 figure5 figure6 figure7; do \

@@ -186,7 +186,9 @@ def _restore(
 
 
 def _checksum_of_notes(notes: dict[str, Any]) -> int:
-    return zlib.crc32(json.dumps(notes, sort_keys=True).encode())
+    # As they will be read: JSON's keys are text, and text sorts otherwise than the steps it names.
+    as_read = json.loads(json.dumps(notes))
+    return zlib.crc32(json.dumps(as_read, sort_keys=True).encode())
 
 
 @jax.jit
