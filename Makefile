@@ -50,7 +50,7 @@ throughput: $(STAMP)  ## how steps, replicas, streams and checkpoints pay
 scaling: $(STAMP)  ## what a step costs on many devices, on paper
 	$(BIN)/python -m experiments.scaling --output=results/scaling
 
-optimizers: $(STAMP)  ## the table of docs/optimizers.md
+optimizers: $(STAMP)  ## the table of docs/reference/optimizers.md
 	$(BIN)/python -m experiments.benchmark.optimizers --write
 
 modes: $(STAMP)  ## what the scores' modes and masks cost, and how exact they are
