@@ -1,6 +1,9 @@
 # Every target makes .venv when it is missing or older than what it is made from. EXTRAS=dev,torch adds
 # PyTorch, for the benchmark and the tests of parity with it.
 PYTHON ?= python3
+ifneq ($(filter docs,$(MAKECMDGOALS)),)
+EXTRAS ?= dev,docs
+endif
 EXTRAS ?= dev
 BIN := .venv/bin
 STAMP := .venv/.made-$(EXTRAS)
@@ -8,7 +11,7 @@ METHODS := baseline,random,clean_only,l2rw
 DIGITS := -m experiments.sweep --config=configs/digits.py --workdir=runs/digits --methods=$(METHODS) --seeds=5
 
 .PHONY: run test test-all lint format results stability mnist-imbalance bench side-by-side \
-        throughput scaling reproduce-smoke optimizers modes label-audit clean
+        throughput scaling reproduce-smoke optimizers modes label-audit docs clean
 
 $(STAMP): setup.cfg pyproject.toml
 	@echo "Making .venv (some minutes, once) ..."
@@ -74,5 +77,9 @@ stability: $(STAMP)  ## what docs/stability.md reports: 10 seeds with 50 clean i
 	rm results/stability-clip_norm.png  # a limit of 0 is none: as an axis it misleads
 	$(BIN)/python -m experiments.sweep --config=configs/digits.py --workdir=runs/weight-decay --methods=$(METHODS) --seeds=5 --sweep=weight_decay=0.0,0.001,0.002 --output=results/weight-decay
 
+docs: $(STAMP)  ## the site, into docs/_build/html; runs its notebooks, some minutes
+	$(BIN)/sphinx-build -q -W --keep-going -E -d docs/_build/doctrees docs docs/_build/html
+	@echo "The site: docs/_build/html/index.html"
+
 clean:
-	rm -rf .venv build runs *.egg-info
+	rm -rf .venv build runs docs/_build *.egg-info
