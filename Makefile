@@ -1,6 +1,9 @@
 # Every target makes .venv when it is missing or older than what it is made from. EXTRAS=dev,torch adds
 # PyTorch, for the benchmark and the tests of parity with it.
 PYTHON ?= python3
+ifneq ($(filter docs,$(MAKECMDGOALS)),)
+EXTRAS ?= dev,docs
+endif
 EXTRAS ?= dev
 BIN := .venv/bin
 STAMP := .venv/.made-$(EXTRAS)
@@ -8,7 +11,7 @@ METHODS := baseline,random,clean_only,l2rw
 DIGITS := -m experiments.sweep --config=configs/digits.py --workdir=runs/digits --methods=$(METHODS) --seeds=5
 
 .PHONY: run test test-all lint format results stability mnist-imbalance bench side-by-side \
-        throughput scaling reproduce-smoke optimizers modes label-audit figures clean
+        throughput scaling reproduce-smoke optimizers modes label-audit figures docs clean
 
 $(STAMP): setup.cfg pyproject.toml
 	@echo "Making .venv (some minutes, once) ..."
@@ -50,7 +53,7 @@ throughput: $(STAMP)  ## how steps, replicas, streams and checkpoints pay
 scaling: $(STAMP)  ## what a step costs on many devices, on paper
 	$(BIN)/python -m experiments.scaling --output=results/scaling
 
-optimizers: $(STAMP)  ## the table of docs/optimizers.md
+optimizers: $(STAMP)  ## the table of docs/reference/optimizers.md
 	$(BIN)/python -m experiments.benchmark.optimizers --write
 
 modes: $(STAMP)  ## what the scores' modes and masks cost, and how exact they are
@@ -60,8 +63,9 @@ label-audit: $(STAMP)  ## the label audit against cleanlab; needs EXTRAS=dev,ben
 	$(BIN)/python -m experiments.benchmark.label_audit --data=digits --trusted=50 --output=results/label-audit-digits
 	$(BIN)/python -m experiments.benchmark.label_audit --data=npz:runs/human.npz --output=results/label-audit-human
 
-figures: $(STAMP)  ## README's picture of accuracy before and after, from results/human-cpu.json
+figures: $(STAMP)  ## the pictures of README and docs that need no training, from results/
 	$(BIN)/python -m experiments.reproduce.before_after --output=results/before-after.png
+	$(BIN)/python -m experiments.figures
 
 reproduce-smoke: $(STAMP)  ## every table and figure of the paper at smoke scale
 	for target in table1 table2 figure3 figure5 figure6 figure7; do \
@@ -77,5 +81,9 @@ stability: $(STAMP)  ## what docs/explanation/stability.md reports: 10 seeds wit
 	rm results/stability-clip_norm.png  # a limit of 0 is none: as an axis it misleads
 	$(BIN)/python -m experiments.sweep --config=configs/digits.py --workdir=runs/weight-decay --methods=$(METHODS) --seeds=5 --sweep=weight_decay=0.0,0.001,0.002 --output=results/weight-decay
 
+docs: $(STAMP)  ## the site, into docs/_build/html; runs its notebooks, some minutes
+	$(BIN)/sphinx-build -q -W --keep-going -E -d docs/_build/doctrees docs docs/_build/html
+	@echo "The site: docs/_build/html/index.html"
+
 clean:
-	rm -rf .venv build runs *.egg-info
+	rm -rf .venv build runs docs/_build *.egg-info

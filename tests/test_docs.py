@@ -204,22 +204,6 @@ def test_pictures_say_in_words_what_they_show():
             assert len(words.split()) >= 5, f"{page}: ![{words}]"
 
 
-def test_pages_link_to_pages():
-    for page, text in PAGES.items():
-        if page == "README.md" or page.startswith("docs/reference"):
-            continue
-        for target, anchor in re.findall(r"\]\(([\w./-]+\.md)(?:#([\w-]+))?\)", without_code(text)):
-            path = ((ROOT / page).parent / target).resolve()
-            if path.parent.name in ("explanation", "howto", "results"):
-                assert path.is_file(), f"{page}: no {target}"
-                assert not anchor or anchor in anchors(path.read_text()), f"{page}: {anchor}"
-
-
-def anchors(text):
-    headings = re.findall(r"^#+ (.*)$", without_code(text), re.MULTILINE)
-    return {re.sub(r"[^\w -]", "", h.lower()).strip().replace(" ", "-") for h in headings}
-
-
 def words(text):
     """How many words of prose: no code, tables, formulas, pictures, comments, or links' targets."""
     text = re.sub(r"\A---\n.*?\n---\n|<!--.*?-->", "", without_code(text), flags=re.DOTALL)

@@ -47,7 +47,7 @@ def default_config() -> ConfigDict:
     'l2rw'
     """
     config = ConfigDict()
-    config.method = "l2rw"
+    config.method = "l2rw"  # one of l2rw_jax.methods.METHODS
     config.mode = "forward"  # l2rw's scores: forward, reverse or finite_difference
     config.inner = ""  # l2rw's look-ahead optimizer, as "adam(eps_root=1e-8)"; empty: plain SGD
     config.lookahead_mask = ""  # l2rw: only these parameters look ahead, as "output/*"; empty: all
@@ -75,19 +75,19 @@ def default_config() -> ConfigDict:
     config.noise.background = 0  # background: the class that labels flip to
     config.noise.column = ""  # given: the second labels, to train on; the set's own are true
 
-    config.model = "mlp-256-256"
-    config.dropout = 0.0
+    config.model = "mlp-256-256"  # or lenet, resnet-D, wrn-D-K: see l2rw_jax.models
+    config.dropout = 0.0  # rate between the convolutions of a wrn's blocks
     config.dtype = "float32"  # the network computes in this type; parameters stay float32
     config.low, config.high = 0.0, 1.0  # what black and white pixels become
     config.pad = 0  # pixels of padding before the random crop
     config.flip = False  # random horizontal flip
 
-    config.batch_size = 100
+    config.batch_size = 100  # training examples of a step, on all devices together
     config.balanced = False  # draw every class equally often
-    config.clean_batch_size = 100
-    config.steps = 3000
+    config.clean_batch_size = 100  # clean examples of a step, at most clean_size
+    config.steps = 3000  # training steps, a multiple of log_every
     config.optimizer = "sgd(momentum=0.9)"  # any of Optax, with its arguments except the rate
-    config.learning_rate = 0.1
+    config.learning_rate = 0.1  # the schedule's peak, first or only rate
     config.schedule = ""  # of the learning rate, as "cosine_decay_schedule"; empty: constant
     config.boundaries = ()  # steps after which the learning rate drops to a tenth
     config.weight_decay = 0.0  # L2 on kernels, in the gradient
@@ -106,9 +106,9 @@ def default_config() -> ConfigDict:
     config.stream = False  # keep training images on the host and send them ahead of their steps
 
     config.log_every = 100  # steps in one compiled call, averaged in one line of metrics
-    config.eval_every = 500
-    config.checkpoint_every = 1000
-    config.keep_checkpoints = 2
+    config.eval_every = 500  # steps between evaluations on the test set
+    config.checkpoint_every = 1000  # steps between checkpoints
+    config.keep_checkpoints = 2  # how many of the newest checkpoints are kept
     config.max_bad_steps = 10  # end a run after so many steps in a row that are not finite
     config.tensorboard = False  # also log to TensorBoard; needs the extra `tensorboard`
     return config.lock()
