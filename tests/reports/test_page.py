@@ -75,10 +75,13 @@ def test_seeds_that_trained_as_one_program_have_their_own_network(tmp_path):
     )
 
 
-def test_without_pictures_or_checkpoints_nothing_is_shown(run, tmp_path):
+def test_without_pictures_data_or_checkpoints_nothing_is_shown(run, tmp_path):
     streamed = _config()
     streamed.stream = True
     assert reports.most_doubted(streamed, run) == []
+    moved = _config()
+    moved.dataset = "npz:moved.npz"
+    assert reports.most_doubted(moved, run) == []
     (tmp_path / "weights.npz").write_bytes((run / "weights.npz").read_bytes())
     assert reports.most_doubted(_config(), tmp_path) == []
 
