@@ -46,11 +46,14 @@ def most_doubted(config: ConfigDict, workdir: files.StrPath, count: int = 20) ->
 
     Returns:
       ``Doubt``s, the lowest margin first. None of a run on features or streamed images, of several
-      processes, or whose checkpoints are lost.
+      processes, or whose data or checkpoints are not there any more.
     """
     if config.stream or jax.process_count() > 1:
         return []
-    prepared = run_data, num_classes = prepare.prepare(config)
+    try:
+        prepared = run_data, num_classes = prepare.prepare(config)
+    except ConfigError:  # a report of finished runs does not need their data
+        return []
     if run_data.images.shape[1:3] == (1, 1):
         return []
     arrays = files.read_weights(workdir)

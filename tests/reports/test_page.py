@@ -3,6 +3,7 @@
 import base64
 import io
 import re
+import shutil
 from html.parser import HTMLParser
 
 import numpy as np
@@ -74,10 +75,13 @@ def test_seeds_that_trained_as_one_program_have_their_own_network(tmp_path):
     )
 
 
-def test_without_pictures_or_checkpoints_nothing_is_shown(run, tmp_path):
+def test_without_pictures_data_or_checkpoints_nothing_is_shown(run, tmp_path):
     streamed = _config()
     streamed.stream = True
     assert reports.most_doubted(streamed, run) == []
+    moved = _config()
+    moved.dataset = "npz:moved.npz"
+    assert reports.most_doubted(moved, run) == []
     (tmp_path / "weights.npz").write_bytes((run / "weights.npz").read_bytes())
     assert reports.most_doubted(_config(), tmp_path) == []
 
@@ -154,3 +158,30 @@ def test_true_labels_that_nobody_knows_are_not_shown(tmp_path, doubts):
     text = _write(tmp_path, [doubt._replace(true=None) for doubt in doubts])
     assert "true:" not in text and "are wrong" not in text
     assert "doubts most" not in _write(tmp_path, [])
+
+
+@pytest.mark.slow  # a browser to start
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_it_fits_a_phone_and_a_screen(tmp_path, doubts, scheme):
+    webdriver = pytest.importorskip("selenium.webdriver")
+    if not shutil.which("chromedriver") or not shutil.which("chromium"):
+        pytest.skip("needs chromium and chromedriver")
+    head = "| " + " | ".join(f"a column {i}" for i in range(8)) + " |"
+    _write(tmp_path, doubts, table=f"{head}\n|---|\n{head}", title="a_name_without_a_space" * 8)
+    options = webdriver.ChromeOptions()
+    options.binary_location = shutil.which("chromium")
+    for argument in ("--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage"):
+        options.add_argument(argument)
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
+    service = webdriver.chrome.service.Service(shutil.which("chromedriver"))
+    with webdriver.Chrome(options=options, service=service) as driver:
+        media = {"features": [{"name": "prefers-color-scheme", "value": scheme}]}
+        driver.execute_cdp_cmd("Emulation.setEmulatedMedia", media)
+        for width in (375, 1440):
+            size = {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": width < 600}
+            driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
+            driver.get(f"file://{tmp_path}/report.html")
+            assert driver.execute_script("return document.documentElement.scrollWidth") <= width
+            images = "return [...document.images].map(i => i.naturalWidth)"
+            assert min(driver.execute_script(images)) > 0  # the policy lets all of them in
+        assert driver.get_log("browser") == []
