@@ -1,6 +1,6 @@
 """Draws README's picture from results/human-cpu.json: accuracy before and after, noise by noise.
 
-python -m experiments.reproduce.before_after --output=results/before-after.png
+python -m experiments.reproduce.before_after --picture=results/before-after.png
 """
 
 import json
@@ -16,7 +16,7 @@ from l2rw_jax.reports.figures import COLORS
 from l2rw_jax.training import ConfigError
 
 INPUT = flags.DEFINE_string("input", "results/human-cpu.json", "The report of --target=human.")
-OUTPUT = flags.DEFINE_string("output", "results/before-after.png", "The PNG to write.")
+OUTPUT = flags.DEFINE_string("picture", "results/before-after.png", "The PNG to write.")
 
 # What a reader sees for each column of the report, from top to bottom.
 ROWS = {

@@ -39,7 +39,7 @@ def test_the_picture_is_drawn_from_the_report_alone(tmp_path):
     report = tmp_path / "report.json"
     summary = json.loads(RESULTS.read_text())["summary"]
     report.write_text(json.dumps({"summary": summary}))
-    arguments = [f"--input={report}", f"--output={tmp_path}/a.png"]
+    arguments = [f"--input={report}", f"--picture={tmp_path}/a.png"]
     done = run_program("reproduce.before_after", arguments, required=())
     assert done.status == 0, done.errors
     with Image.open(tmp_path / "a.png") as image:
@@ -50,7 +50,7 @@ def test_the_picture_is_drawn_from_the_report_alone(tmp_path):
 def test_an_input_that_is_no_report_is_one_line(tmp_path, content):
     if content is not None:
         (tmp_path / "report.json").write_text(content)
-    arguments = [f"--input={tmp_path}/report.json", f"--output={tmp_path}/a.png"]
+    arguments = [f"--input={tmp_path}/report.json", f"--picture={tmp_path}/a.png"]
     done = run_program("reproduce.before_after", arguments, required=())
     assert done.status == 2 and done.errors.count("\n") == 1 and "--input=" in done.errors
     assert not (tmp_path / "a.png").exists()
