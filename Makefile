@@ -11,7 +11,7 @@ METHODS := baseline,random,clean_only,l2rw
 DIGITS := -m experiments.sweep --config=configs/digits.py --workdir=runs/digits --methods=$(METHODS) --seeds=5
 
 .PHONY: run test test-all lint format results stability mnist-imbalance bench side-by-side \
-        throughput scaling reproduce-smoke optimizers modes label-audit figures docs clean
+        throughput scaling gpu gpu-smoke reproduce-smoke optimizers modes label-audit figures docs clean
 
 $(STAMP): setup.cfg pyproject.toml
 	@echo "Making .venv (some minutes, once) ..."
@@ -49,6 +49,12 @@ side-by-side: $(STAMP)  ## trains both frameworks on the same batches; needs EXT
 
 throughput: $(STAMP)  ## how steps, replicas, streams and checkpoints pay
 	$(BIN)/python -m experiments.scaling.throughput --output=results/throughput-cpu --minutes=6
+
+gpu: $(STAMP)  ## all that an accelerator is asked, hours; goes on where it stopped; needs EXTRAS=dev,torch,cuda and the data
+	$(BIN)/python -m experiments.accelerator --output=runs/gpu
+
+gpu-smoke: $(STAMP)  ## the same program at a tiny size, minutes on a CPU
+	$(BIN)/python -m experiments.accelerator --output=runs/gpu-smoke --smoke
 
 scaling: $(STAMP)  ## what a step costs on many devices, on paper
 	$(BIN)/python -m experiments.scaling --output=results/scaling
