@@ -45,8 +45,8 @@ def most_doubted(config: ConfigDict, workdir: files.StrPath, count: int = 20) ->
       count: how many to return, at most.
 
     Returns:
-      ``Doubt``s, the lowest margin first. None of a run on features or streamed images, of several
-      processes, or whose data or checkpoints are not there any more.
+      A list of ``Doubt``, the lowest margin first. It is empty for a run on features or streamed
+      images, of several processes, or without its data or checkpoints.
     """
     if config.stream or jax.process_count() > 1:
         return []

@@ -10,7 +10,6 @@ from pathlib import Path
 from string import Template
 
 import numpy as np
-from PIL import Image
 
 from l2rw_jax.reports.doubts import Doubt
 from l2rw_jax.reports.figures import StrPath
@@ -109,6 +108,8 @@ def _card(doubt: Doubt) -> str:
 
 def _png(image: np.ndarray) -> bytes:
     """A picture ``[h, w, c]`` uint8 as PNG, shrunk if it is large."""
+    from PIL import Image  # slow to import
+
     shown = Image.fromarray(image[..., 0] if image.shape[-1] == 1 else image)
     shown.thumbnail((_SIDE, _SIDE))
     file = io.BytesIO()
