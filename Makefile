@@ -1,6 +1,9 @@
 # Every target makes .venv when it is missing or older than what it is made from. EXTRAS=dev,torch adds
 # PyTorch, for the benchmark and the tests of parity with it.
 PYTHON ?= python3
+ifneq ($(filter docs,$(MAKECMDGOALS)),)
+EXTRAS ?= dev,docs
+endif
 EXTRAS ?= dev
 BIN := .venv/bin
 STAMP := .venv/.made-$(EXTRAS)
@@ -8,7 +11,7 @@ METHODS := baseline,random,clean_only,l2rw
 DIGITS := -m experiments.sweep --config=configs/digits.py --workdir=runs/digits --methods=$(METHODS) --seeds=5
 
 .PHONY: run test test-all lint format results stability mnist-imbalance bench side-by-side \
-        throughput scaling reproduce-smoke optimizers modes label-audit clean
+        throughput scaling gpu gpu-smoke reproduce-smoke optimizers modes label-audit figures docs clean
 
 $(STAMP): setup.cfg pyproject.toml
 	@echo "Making .venv (some minutes, once) ..."
@@ -18,7 +21,7 @@ $(STAMP): setup.cfg pyproject.toml
 
 run: $(STAMP)  ## the main job: digits with 40 % label noise, four methods, five seeds
 	$(BIN)/python $(DIGITS)
-	@echo "Figures: runs/digits/sweep-accuracy.png, runs/digits/sweep-weights.png"
+	@echo "Open runs/digits/report.html: the table, the curves, the weights, and the labels most in doubt"
 
 test: $(STAMP)  ## the tests, but for the slow ones
 	$(BIN)/python -m pytest -n 2 -q
@@ -47,10 +50,16 @@ side-by-side: $(STAMP)  ## trains both frameworks on the same batches; needs EXT
 throughput: $(STAMP)  ## how steps, replicas, streams and checkpoints pay
 	$(BIN)/python -m experiments.scaling.throughput --output=results/throughput-cpu --minutes=6
 
+gpu: $(STAMP)  ## all that an accelerator is asked, hours; goes on where it stopped; needs EXTRAS=dev,torch,cuda and the data
+	$(BIN)/python -m experiments.accelerator --output=runs/gpu
+
+gpu-smoke: $(STAMP)  ## the same program at a tiny size, minutes on a CPU
+	$(BIN)/python -m experiments.accelerator --output=runs/gpu-smoke --smoke
+
 scaling: $(STAMP)  ## what a step costs on many devices, on paper
 	$(BIN)/python -m experiments.scaling --output=results/scaling
 
-optimizers: $(STAMP)  ## the table of docs/optimizers.md
+optimizers: $(STAMP)  ## the table of docs/reference/optimizers.md
 	$(BIN)/python -m experiments.benchmark.optimizers --write
 
 modes: $(STAMP)  ## what the scores' modes and masks cost, and how exact they are
@@ -60,6 +69,10 @@ label-audit: $(STAMP)  ## the label audit against cleanlab; needs EXTRAS=dev,ben
 	$(BIN)/python -m experiments.benchmark.label_audit --data=digits --trusted=50 --output=results/label-audit-digits
 	$(BIN)/python -m experiments.benchmark.label_audit --data=npz:runs/human.npz --output=results/label-audit-human
 
+figures: $(STAMP)  ## the pictures of README and docs that need no training, from results/
+	$(BIN)/python -m experiments.reproduce.before_after --picture=results/before-after.png
+	$(BIN)/python -m experiments.figures
+
 reproduce-smoke: $(STAMP)  ## every table and figure of the paper at smoke scale
 	for target in table1 table2 figure3 figure5 figure6 figure7; do \
 	  $(BIN)/python -m experiments.reproduce --target=$$target --output=runs/reproduce/smoke-$$target || exit 1; \
@@ -68,11 +81,15 @@ reproduce-smoke: $(STAMP)  ## every table and figure of the paper at smoke scale
 mnist-imbalance: $(STAMP)  ## what README reports of MNIST at 200:1; needs the data, half an hour
 	$(BIN)/python -m experiments.sweep --config=configs/mnist_imbalance.py --workdir=runs/mnist_imbalance --methods=baseline,random,l2rw --seeds=3 --output=results/mnist_imbalance
 
-stability: $(STAMP)  ## what docs/stability.md reports: 10 seeds with 50 clean images, by clip_norm
+stability: $(STAMP)  ## what docs/explanation/stability.md reports: 10 seeds with 50 clean images, by clip_norm
 	$(BIN)/python -m experiments.sweep --config=configs/digits.py --workdir=runs/stability --methods=l2rw --seeds=10 --sweep=clip_norm=0.0,2.0,5.0 --config.weight_decay=0.0 --output=results/stability
 	cp runs/stability/clip_norm=0.0/l2rw/seed7/metrics.jsonl results/stability-dead-run.jsonl
 	rm results/stability-clip_norm.png  # a limit of 0 is none: as an axis it misleads
 	$(BIN)/python -m experiments.sweep --config=configs/digits.py --workdir=runs/weight-decay --methods=$(METHODS) --seeds=5 --sweep=weight_decay=0.0,0.001,0.002 --output=results/weight-decay
 
+docs: $(STAMP)  ## the site, into docs/_build/html; runs its notebooks, some minutes
+	$(BIN)/sphinx-build -q -W --keep-going -E -d docs/_build/doctrees docs docs/_build/html
+	@echo "The site: docs/_build/html/index.html"
+
 clean:
-	rm -rf .venv build runs *.egg-info
+	rm -rf .venv build runs docs/_build *.egg-info

@@ -15,7 +15,7 @@ def get_config(variant=""):
     config.noise.ratio = 0.4
     config.clean_size = config.clean_batch_size = 50
     config.boundaries = (1500, 2250)
-    config.weight_decay = 1e-3  # docs/stability.md says what happens without these two
+    config.weight_decay = 1e-3  # docs/explanation/stability.md says what happens without these two
     config.clip_norm = 5.0
     config.log_every, config.eval_every = 50, 100
     smoke = {"steps": 40, "log_every": 20, "eval_every": 20}

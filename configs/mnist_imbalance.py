@@ -1,7 +1,7 @@
 """MNIST 4 against 9 at 200:1, the paper's section 4.1 (Figure 3), LeNet.
 
 5,000 training images, 99.5 % of them nines; 10 clean images, five a class, split off from those.
-The figure to read is ``test_balanced_accuracy``. Inputs in [0, 1] and momentum 0.9 as in the
+Read ``test_balanced_accuracy``. Inputs in [0, 1] and momentum 0.9 as in the
 authors' code (the paper names no momentum). ``paper`` is the paper's 8,000 steps; the default is a
 shortened schedule for two CPU cores.
 

@@ -1,4 +1,4 @@
-"""What the programs share: the flags of config and workdir, and one line for a mistake."""
+"""What all programs share: the flags --config and --workdir, and one-line errors."""
 
 import ast
 import math
@@ -23,7 +23,7 @@ from l2rw_jax.training.workdir import flatten
 
 
 class _ConfigFile(flags.ArgumentParser):
-    """Reads a config file; what is wrong with it is told with its line."""
+    """Reads a config file; an error in it names its line."""
 
     def parse(self, path):
         name, colon, variant = path.partition(":")
@@ -35,7 +35,7 @@ class _ConfigFile(flags.ArgumentParser):
             config = get_config and get_config(*[variant] if colon else [])
         except ConfigError as error:
             raise flags.Error(str(error)) from error
-        except (Exception, SystemExit) as error:  # whatever a file of the user's can raise
+        except (Exception, SystemExit) as error:  # whatever a user's file may raise
             raise flags.Error(f"--config: {name}{_reason(error, name)}") from error
         remedy = "takes get_config(): start from default_config(), change its fields, return it"
         if not isinstance(config, ConfigDict):
@@ -81,8 +81,8 @@ flags.FLAGS["config"].parser = _ConfigFile()
 WORKDIR = flags.DEFINE_string("workdir", None, "Folder for what is written.")
 _PATHS = ("workdir", "output")  # flags, here or of a program
 
-# Exit statuses: a mistake in what was asked for; a run that cannot go on; one that was asked to
-# stop and goes on when it is started again (sysexits.h's EX_TEMPFAIL); Ctrl-C, as shells have it.
+# Exit statuses: a wrong command; a run that cannot continue; one that was asked to stop and
+# continues when started again (sysexits.h's EX_TEMPFAIL); Ctrl-C, as in shells.
 STATUS: dict[type[BaseException], int] = {
     ConfigError: 2,
     RunError: 1,
@@ -92,8 +92,8 @@ STATUS: dict[type[BaseException], int] = {
 
 
 def run(main, *, required=("config", "workdir")):
-    """Runs ``main()`` with the flags parsed; what ends it early is one line and an exit status."""
-    logging.set_verbosity(logging.WARNING)  # not which accelerators JAX did not find
+    """Runs ``main()`` with the flags parsed; an early end is one line and an exit status."""
+    logging.set_verbosity(logging.WARNING)  # hides JAX's remarks on accelerators that are not there
     # For good: some writes of a checkpoint fail after the run has, or while the process ends.
     leave_out_tracebacks()
     sys.unraisablehook = _without_late_answers(sys.unraisablehook)
@@ -114,17 +114,17 @@ def one_line(function, *args):
             text = f"error: {text or 'interrupted'}"
         print(text, file=sys.stderr, flush=True)
         status = next(status for kind, status in STATUS.items() if isinstance(error, kind))
-    sys.exit(status)  # out here, as an error keeps all alive that it came through
+    sys.exit(status)  # out here: the error would keep alive every frame that it passed
 
 
 def parse(argv, required):
     """Parses the flags, those of the config among them.
 
     Raises:
-      ConfigError: an argument is no flag, one of ``required`` is missing, a value is of no use, or
-        the config file is.
+      ConfigError: an argument is no flag, one of ``required`` is missing, or a value or the config
+        file cannot be used.
     """
-    flags.FLAGS.set_gnu_getopt()  # a stray argument is told, and the flags behind it are read
+    flags.FLAGS.set_gnu_getopt()  # a stray argument is reported, and the flags after it are read
     try:
         arguments = flags.FLAGS.read_flags_from_files(argv[1:])
     except (flags.Error, ValueError) as error:  # not there, or no text
@@ -150,7 +150,7 @@ def parse(argv, required):
 
 
 def _check_arguments(arguments):
-    """Raises for what absl and ml_collections take without a word, or answer with a traceback."""
+    """Raises for mistakes that absl and ml_collections accept or answer with a traceback."""
     fields = _fields()
     for argument in arguments:
         name = argument.lstrip("-").partition("=")[0]
@@ -219,7 +219,7 @@ def compilation_cache():
 
 
 def create_folder(folder, flag="--output"):
-    """Creates a folder that a flag names; one that cannot be is a mistake of the flag's."""
+    """Creates a folder that a flag names, or raises an error that names the flag."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -227,9 +227,9 @@ def create_folder(folder, flag="--output"):
 
 
 def _without_late_answers(report):
-    """A ``sys.unraisablehook`` without TensorStore's late answers to a save that has failed.
+    """A ``sys.unraisablehook`` that hides TensorStore's late errors of a save that has failed.
 
-    Its threads answer an event loop of Orbax's that the first failure has closed: a traceback each.
+    Its threads report to an event loop that the first failure has closed, with a traceback each.
     """
 
     def hook(unraisable):
@@ -240,7 +240,7 @@ def _without_late_answers(report):
 
 
 def _reason(error, name):
-    """An exception in words, behind the last line of the file ``name`` that led to it."""
+    """An exception in words, after the last line of the file ``name`` that led to it."""
     lines = [f.lineno for f in traceback.extract_tb(error.__traceback__) if f.filename == name]
     text = str(error)
     if isinstance(error, SyntaxError):

@@ -1,4 +1,4 @@
-"""One run of several processes: the flags that say where the others are, joining, and the end."""
+"""One run of several processes: the flags that name the others, joining, and the end."""
 
 import contextlib
 import os
@@ -28,7 +28,7 @@ _LOST = f"error: this process was killed, or another of the run is gone: see its
 
 @contextlib.contextmanager
 def joined():
-    """Joins the processes that the flags tell of, none by default; parts from them at the end.
+    """Joins the processes that the flags name (none by default), and leaves them at the end.
 
     Raises:
       ConfigError: the flags do not go together, or there is no such cluster.
@@ -47,7 +47,7 @@ def joined():
         except jax.errors.JaxRuntimeError as error:
             reason = str(error).splitlines()[0]
             end(f"error: another process is gone, or a device failed ({reason}); {_GOES_ON}", 1)
-        finally:  # waits for the others; not at exit, when nobody would hear of a failure
+        finally:  # waits for the others; at exit, a failure would go unnoticed
             with contextlib.suppress(jax.errors.JaxRuntimeError):
                 jax.distributed.shutdown()
 
@@ -84,7 +84,7 @@ def check_cluster(coordinator, num_processes, process_id):
 
 
 def _initialize(end, coordinator, num_processes, process_id):
-    """``jax.distributed.initialize``, which by itself would abort where the others do not come.
+    """``jax.distributed.initialize``, without its abort if the others do not come.
 
     A process that vanishes later ends the others within a minute: JAX aborts those that still wait.
     """
@@ -116,7 +116,7 @@ def _initialize(end, coordinator, num_processes, process_id):
 def _last_line():
     """Yields ``end(line, status)``; if JAX's runtime aborts the process, says so in a last line.
 
-    A child, forked before JAX has threads, waits for a word on a pipe: there is none if this
+    A child, forked before JAX has threads, waits on a pipe for a word that does not come if this
     process is aborted or killed.
     """
     hears, tells = os.pipe()

@@ -1,6 +1,6 @@
-"""What the programs share beside their start: checks of flags, runs, what a record says of itself.
+"""What the programs also share: checks of flags, the list of runs, the head of a record.
 
-Mistakes are ``ConfigError``s, which ``cli.run`` tells in one line.
+Mistakes are ``ConfigError``s, which ``cli.run`` prints in one line.
 """
 
 import copy
@@ -20,7 +20,7 @@ from l2rw_jax.models import create_model
 from l2rw_jax.training import ConfigError
 from l2rw_jax.training import workdir as files
 
-# Flags that every program has, and not all make use of.
+# Flags that every program has, though not all use them.
 SHARED = ("config", "workdir", "distributed", "coordinator", "num_processes", "process_id")
 
 
@@ -50,7 +50,7 @@ def choose(flag, got, allowed):
 
 
 def check_models(flag, names):
-    """Refuses names that are no model's, none, and one that comes twice."""
+    """Refuses unknown models, an empty list, and a name that comes twice."""
     for name in _once(flag, names):
         try:
             create_model(name, num_classes=10, image_shape=(32, 32, 3))
@@ -109,7 +109,7 @@ def prepare_output(output):
 
 
 def about(program):
-    """What a record says of how it was made: the command, the device, the versions."""
+    """How a record was made: the command, the device, the versions."""
     command = shlex.join(["python", "-m", f"experiments.{program}", *sys.argv[1:]])
     return {"command": command, **files.environment()}
 
@@ -131,7 +131,7 @@ def expand(config, methods, seeds, field, values):
 
 
 def folder_name(text):
-    """``text`` as the name of one folder, whatever is in it; short, and another for another text.
+    """A short folder name for any ``text``, different for different texts.
 
     >>> folder_name("noise.ratio=0.4"), folder_name("data_dir=../a")
     ('noise.ratio=0.4', 'data_dir=%2E%2E%2Fa')

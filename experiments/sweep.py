@@ -1,11 +1,12 @@
-"""Trains methods x seeds x the values of one field; a table, a JSON file and figures come of it.
+"""Trains methods x seeds x the values of one field; writes a table, JSON, figures and a page.
 
 python -m experiments.sweep --config=configs/digits.py --workdir=runs/noise --methods=baseline,l2rw
     --seeds=3 --sweep=noise.ratio=0.0,0.2,0.4
 
-Runs that are done already are not run again.
+Finished runs are not run again.
 """
 
+import copy
 import re
 from pathlib import Path
 
@@ -36,7 +37,7 @@ def main():
     """Runs what is missing, then reports on everything.
 
     Raises:
-      RunError: some runs ended early; the others are done, and the report tells of both.
+      RunError: some runs ended early; the others are done, and the report shows both.
     """
     workdir = Path(str(cli.WORKDIR.value))
     field, values = parse_sweep(SWEEP.value, cli.CONFIG.value)
@@ -48,7 +49,7 @@ def main():
         try:
             if files.check_workdir(workdir / folder, validate(config)) is not None:
                 files.read_weights(workdir / folder)
-            elif Path(folder).parent not in resolved:  # seeds differ in nothing that can be wrong
+            elif Path(folder).parent not in resolved:  # seeds cannot differ in a mistake
                 resolve(config)
                 resolved.add(Path(folder).parent)
         except Ended:
@@ -95,7 +96,7 @@ def parse_sweep(text, config):
 
 
 def distinct(flag, values):
-    """Returns ``values``, of which there must be some and no two equal: seeds count as evidence."""
+    """Returns ``values``, which must be distinct and not empty: a seed counts as evidence once."""
     if not values or len(set(values)) < len(values):
         raise ConfigError(f"{flag}: got {','.join(map(str, values))!r}; takes distinct values.")
     return values
@@ -131,8 +132,40 @@ def report(results, folders, field):
         f"{output()}.json", about | {"keys": keys, "summary": summary, "runs": results}
     )
     if finished:
-        plot(finished, field, config, workdir)
+        figures = plot(finished, field, config, workdir)
+        write_page(table, lead(summary, keys), about["command"], finished, field, figures)
     return table
+
+
+def lead(summary, keys):
+    """The most accurate row, in a sentence."""
+    best = max(summary, key=lambda row: row["test_accuracy"]["mean"])
+    name = ", ".join(str(best[key]) for key in reversed(keys))
+    mean, ci95 = (best["test_accuracy"][part] for part in ("mean", "ci95"))
+    interval = "" if ci95 is None else f" ± {100 * ci95:.1f}"
+    return f"At the last step {name} is the most accurate: {100 * mean:.1f}{interval} %."
+
+
+def write_page(table, told, command, finished, field, figures):
+    """Writes WORKDIR/report.html; without a swept field, with the labels a run doubts most."""
+    config, workdir = cli.CONFIG.value, Path(str(cli.WORKDIR.value))
+    doubts, source = [], ""
+    if not field:
+        weighted = [folder for folder in finished if folder.startswith("l2rw/")]
+        source = (weighted or list(finished))[0]
+        run = copy.deepcopy(config)
+        run.method, run.seed = finished[source]["method"], finished[source]["seed"]
+        doubts = reports.most_doubted(run, workdir / source)
+    reports.write_page(
+        workdir / "report.html",
+        title=title_of(config, field),
+        lead=told,
+        command=command,
+        table=table,
+        figures=figures,
+        doubts=doubts,
+        source=source,
+    )
 
 
 def ended_row(result, keys, table):
@@ -144,24 +177,27 @@ def ended_row(result, keys, table):
 
 
 def plot(finished, field, config, workdir):
-    """Draws the figures of the finished runs, ``{folder: result}``."""
-    title = f"{config.dataset}, {config.model}"
-    if config.noise.kind == "given":
-        title += f", {config.noise.column}"
-    elif config.noise.kind != "none" and field != "noise.ratio":
-        title += f", {config.noise.kind} noise {config.noise.ratio:.0%}"
+    """Draws the figures of the finished runs, ``{folder: result}``.
+
+    Returns:
+      Their files, by the text that describes each.
+    """
+    title = title_of(config, field)
     if field:
         points: dict = {}
         for result in finished.values():
             method = points.setdefault(result["method"], {})
             value = result[field] if isinstance(result[field], int | float) else str(result[field])
             method.setdefault(value, []).append(result["test_accuracy"])
-        reports.plot_sweep(points, f"{output()}-{field}.png", xlabel=field, title=title)
-        return
+        file = f"{output()}-{field}.png"
+        reports.plot_sweep(points, file, xlabel=field, title=title)
+        return {f"Test accuracy of each method over {field}": file}
     curves: dict = {}
     for folder, result in finished.items():
         curves.setdefault(result["method"], []).append(files.read_metrics(workdir / folder))
-    reports.plot_curves(curves, f"{output()}-accuracy.png", title=title)
+    file = f"{output()}-accuracy.png"
+    reports.plot_curves(curves, file, title=title)
+    figures = {"Test accuracy of each method over the training steps": file}
     weighted = [folder for folder in finished if folder.startswith("l2rw/")]
     if weighted:
         arrays = [files.read_weights(workdir / folder) for folder in weighted]
@@ -169,9 +205,20 @@ def plot(finished, field, config, workdir):
         weights = np.concatenate([a["mean_weight"] for a in arrays])[drawn] * config.batch_size
         corrupted = np.concatenate([a["corrupted"] for a in arrays])[drawn]
     if weighted and corrupted.any():
-        reports.plot_weights(
-            weights, corrupted, f"{output()}-weights.png", title=f"l2rw on {title}"
-        )
+        file = f"{output()}-weights.png"
+        reports.plot_weights(weights, corrupted, file, title=f"l2rw on {title}")
+        figures["Mean weights by l2rw of examples with wrong and with right labels"] = file
+    return figures
+
+
+def title_of(config, field):
+    """What was trained on what."""
+    title = f"{config.dataset}, {config.model}"
+    if config.noise.kind == "given":
+        title += f", {config.noise.column}"
+    elif config.noise.kind != "none" and field != "noise.ratio":
+        title += f", {config.noise.kind} noise {config.noise.ratio:.0%}"
+    return title
 
 
 if __name__ == "__main__":

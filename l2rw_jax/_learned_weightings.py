@@ -17,7 +17,7 @@ from l2rw_jax.learned import WeightFn, learned_value_and_grad
 
 
 def init_mwnet(key: jax.Array, num_classes: int) -> Any:
-    """The first parameters of Meta-Weight-Net's network, 1-100-1, as its authors' PyTorch draws."""
+    """The first parameters of Meta-Weight-Net's network, 1-100-1, drawn as in its authors' code."""
     del num_classes
     keys = jax.random.split(key, 4)
 

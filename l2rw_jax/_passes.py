@@ -21,7 +21,7 @@ def vary(tree: Any, axis_name: AxisName) -> Any:
 def after(direction: list[jax.Array], params: list[jax.Array]) -> list[jax.Array]:
     """The parameters; on a CPU, the smallest of them wait for the clean pass's ``direction``.
 
-    XLA's CPU scheduler would run the clean and the training pass side by side and hold the
+    XLA's CPU scheduler would run the clean and the training pass concurrently and hold the
     activations of both (ResNet-32: 2.4 times a plain step's memory in place of 1.04); JAX 0.10's
     drops ``optimization_barrier``. An added zero orders the passes but copies what it is added to,
     so only the smallest arrays get it, a twentieth of the parameters at most. Other compilers

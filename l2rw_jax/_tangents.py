@@ -1,4 +1,4 @@
-"""What the traced program of the losses tells: its tangents, and the precision it computes in."""
+"""Reads the traced program of the losses: its tangents, and the precision it computes in."""
 
 from collections.abc import Callable, Iterator
 from typing import Any

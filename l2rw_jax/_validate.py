@@ -97,7 +97,7 @@ def check_weights(argument: str, weights: Any, losses: jax.Array) -> jax.Array:
 
 
 def check_weights_fn(weights_fn: Any, min_weight: Any, *groups: Any) -> None:
-    """Raises unless it is None, or a function and alone in saying how scores become weights."""
+    """Raises unless ``weights_fn`` is None, or a function without the options that it replaces."""
     if weights_fn is None:
         return
     if not callable(weights_fn):
@@ -205,7 +205,7 @@ def resolve_inner(
     inner_state: optax.OptState | None,
     params: optax.Params,
 ) -> tuple[optax.GradientTransformation, optax.OptState]:
-    """Returns the look-ahead optimizer and its state; left out, it must be one without arrays."""
+    """Returns the look-ahead optimizer and its state, which only one without arrays may lack."""
     if inner is None:
         if inner_state is not None:
             raise ValueError(

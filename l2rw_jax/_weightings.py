@@ -58,8 +58,8 @@ def proportion(losses: jax.Array, batch: Any, rng: jax.Array, axis_name: AxisNam
 
     .. math:: w_i = \frac{1}{b} \frac{n}{K n_{y_i}}
 
-    They sum to one in the mean and not in each batch: else the majority would have all the weight
-    of a batch that holds nothing else.
+    They sum to one on average, not in each batch. Normalised in each, the majority would get all
+    the weight of a batch that holds nothing else.
     """
     del rng
     counts = batch["label_counts"]
@@ -75,7 +75,7 @@ def hard_mining(losses: jax.Array, batch: Any, rng: jax.Array, axis_name: AxisNa
     """
     del rng
     major = batch["label"] == jnp.argmax(batch["label_counts"])
-    if axis_name is not None:  # which losses are the highest is the whole batch's matter
+    if axis_name is not None:  # the highest losses of the whole batch, not of this part
         losses, major = jax.lax.all_gather((losses, major), axis_name, tiled=True)
     order = jnp.argsort(jnp.where(major, -losses, jnp.inf))
     place = jnp.zeros_like(order).at[order].set(jnp.arange(len(order), dtype=order.dtype))
@@ -85,12 +85,12 @@ def hard_mining(losses: jax.Array, batch: Any, rng: jax.Array, axis_name: AxisNa
 
 
 def weighted(losses: jax.Array, batch: Any, rng: jax.Array, axis_name: AxisName) -> jax.Array:
-    r"""Weights by the oracle's class frequencies: true over noisy, of the label's class.
+    r"""Oracle weights: the true over the noisy frequency of the label's class.
 
     .. math:: w_i = \frac{1}{b} n^{true}_{y_i} / n^{noisy}_{y_i}
 
-    A class that the noise made three times as frequent counts for a third. They sum to one in the
-    mean and not in each batch.
+    A class that the noise made three times as frequent counts for a third. They sum to one on
+    average, not in each batch.
     """
     del rng
     ratio = batch["true_counts"] / jnp.maximum(batch["label_counts"], 1)

@@ -1,15 +1,15 @@
 r"""Weights by evidence: how sure is it that an example agrees with the clean ones?
 
 The paper's score of an example is its gradient's product with the mean gradient of one clean batch,
-however noisy that is. By the last layer alone the product of two examples' gradients is known
-without a backward pass: with features :math:`h` and residuals :math:`r = p - y`,
+however noisy that is. For the last layer alone, the product of two examples' gradients needs no
+backward pass: with features :math:`h` and residuals :math:`r = p - y`,
 
 .. math:: U_{ij} = (h_i \cdot h_j + 1) (r_i \cdot r_j)
 
 so every clean example votes for the price of its forward pass, and the votes' spread says how much
 their mean is worth. With mean :math:`\bar u_i` and standard error :math:`s_i` over the clean
 examples, :math:`\Phi(\bar u_i / s_i + 2)` is near one unless the votes are clearly against an
-example: where there is little evidence the weights go to equal, which is ordinary training.
+example: with little evidence the weights become equal, which is ordinary training.
 """
 
 import jax
@@ -21,7 +21,7 @@ from l2rw_jax._types import AxisName, at_least_float32
 
 # Standard errors that the votes must be against an example before it counts for half.
 _BENEFIT_OF_DOUBT = 2.0
-# How much less an unlikely label counts; docs/choosing.md says what other values do.
+# How much less an unlikely label counts; docs/explanation/choosing.md says what other values do.
 _SHARPNESS = 1.5
 
 
@@ -87,9 +87,9 @@ def evidence_weights(
               d_i = \max_k \log p_{ik} - \log p_{i y_i}, \qquad E = \max(\bar \ell - L, 0)
 
     They sum to one. :math:`L` is the mean loss of the clean batch, :math:`\bar \ell` that of the
-    batch. A label that the model would give itself has :math:`d_i = 0`. By how much another one
-    counts less depends on the excess :math:`E`: right labels alone have none, and then the weights
-    are nearly equal, as in ordinary training. docs/choosing.md has what else was tried.
+    batch. A label that the model would give itself has :math:`d_i = 0`. How much less another one
+    counts depends on the excess :math:`E`: if all labels are right there is none, and the weights
+    are nearly equal, as in ordinary training. docs/explanation/choosing.md has what else was tried.
 
     Args:
       logits: ``[b, k]`` floating.

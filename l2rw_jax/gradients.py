@@ -1,4 +1,4 @@
-"""The reweighted gradient as a function transformation, in the manner of ``jax.value_and_grad``."""
+"""The reweighted gradient as a function transformation, like ``jax.value_and_grad``."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -56,7 +56,7 @@ def reweighted_value_and_grad(
 
     The losses are linearised once, for the scores and for the gradient. A non-finite score gets
     weight zero, but its backward pass still runs: where that multiplies by NaN itself (a NaN pixel)
-    the gradient is NaN, and in reverse mode every score. Mask such inputs.
+    the gradient is NaN, and in reverse mode so is every score. Mask such inputs.
 
     Args:
       per_example_loss_fn: ``(params, batch) -> [b]``, or ``([b], aux)`` with ``has_aux``. Losses
@@ -75,10 +75,10 @@ def reweighted_value_and_grad(
       num_groups: number of groups.
       weights_fn: ``(scores, losses) -> [b]``, weights of at least 0 in place of
         ``example_weights``, whose options are then refused; with ``axis_name`` of this part.
-      micro_batch_size: examples that are computed at a time, to hold fewer activations; must divide
-        b and m. The scores of all parts are normalised together, so the result is that of the whole
-        batch unless losses depend on each other. Arrays of both batches have the examples as first
-        axis; aux comes back with the parts as a new first axis, of which part k has the examples k,
+      micro_batch_size: how many examples to compute at a time, to hold fewer activations; must
+        divide b and m. The scores of all parts are normalised together, so the result is that of
+        the whole batch unless losses depend on each other. Arrays have the examples as first axis;
+        aux comes back with the parts as a new first axis, of which part k has the examples k,
         k + parts, ... (``aux.swapaxes(0, 1).reshape(b, ...)`` is in order). None: all at once.
       axis_name: mapped axis (or a tuple of them) that divides both batches evenly. Loss and
         gradient are then the whole batch's, weights and scores this part's.

@@ -8,8 +8,8 @@ gradient :math:`g(\varphi) = \sum_i w_i \nabla \ell_i(\theta)` and the clean los
 .. math:: \nabla_\varphi h = \sum_i \langle \nabla h(g), \nabla \ell_i(\theta) \rangle
           \nabla_\varphi w_i
 
-so the clean gradient at the looked-ahead parameters and one Jacobian-vector product of the losses
-are all that it takes: eight passes, where a plain step has three.
+It takes the clean gradient at the looked-ahead parameters and one Jacobian-vector product of the
+losses: eight passes, where a plain step has three.
 """
 
 from collections.abc import Callable
@@ -59,7 +59,7 @@ def learned_value_and_grad(
     .. math:: \textstyle\sum_i w_i \ell_i, \qquad \sum_i w_i \nabla \ell_i, \qquad
               \nabla_\varphi L_{clean}\big(\theta + U(\sum_i w_i \nabla \ell_i, s, \theta)\big)
 
-    Both gradients are those at ``phi`` as it is given. (Meta-Weight-Net as published steps ``phi``
+    Both gradients are at the given ``phi``. (Meta-Weight-Net as published steps ``phi``
     first and weights anew: two more passes for weights that are one step younger.)
 
     Args:

@@ -75,7 +75,7 @@ def reed(logits: jax.Array, labels: ArrayLike, *, beta: float, hard: bool) -> ja
     Args:
       logits: ``[b, k]`` floating, k at least 2, :math:`z_i`.
       labels: ``[b]`` integer classes in [0, k), :math:`y_i`. Under ``jax.jit`` their values are not
-        checked: of the loss of any other only the prediction's term is left.
+        checked: any other label leaves only the prediction's term of the loss.
       beta: share of the label, in [0, 1]; 1 is cross-entropy. Reed et al. take 0.95 (soft) and 0.8
         (hard).
       hard: whether the prediction is the arg-max.
@@ -134,12 +134,12 @@ def smoothed_cross_entropy(logits: jax.Array, labels: ArrayLike, *, smoothing: f
 
 
 def generalized_cross_entropy(logits: jax.Array, labels: ArrayLike, *, q: float) -> jax.Array:
-    r"""Zhang and Sabuncu's loss (NeurIPS 2018), between cross-entropy and the error itself.
+    r"""Generalized cross-entropy (Zhang, Sabuncu, NeurIPS 2018): from cross-entropy to the error.
 
     .. math:: \ell_i = (1 - p_{i y_i}^q) / q, \quad p_i = \mathrm{softmax}(z_i)
 
-    Its gradient is that of the cross-entropy times :math:`p_{i y_i}^q`: the less a label is
-    believed, the less it counts.
+    Its gradient is that of cross-entropy times :math:`p_{i y_i}^q`: the less likely the model finds
+    a label, the less it counts.
 
     Args:
       logits: ``[b, k]`` floating, k at least 2, :math:`z_i`.

@@ -51,7 +51,7 @@ WEIGHTINGS = ("proportional", "sign", "relative")  # of l2rw, see score_weights
 
 
 class Method(NamedTuple):
-    """What tells one method of training from another.
+    """How a method of training weights a batch, computes its loss and draws it.
 
     Attributes:
       value_and_grad: makes the function for a batch's loss and gradient.
@@ -190,7 +190,7 @@ def clean_only(
 ) -> BatchValueAndGrad:
     """Trains on the clean batch alone; every weight of the training batch is zero.
 
-    Of the training batch ``aux`` has the logits, to record; all else is the clean batch's.
+    ``aux`` has the training batch's logits, for the record; everything else is the clean batch's.
     """
     on_clean = by(equal)(per_example_loss_fn, clean_loss_fn, rng=rng, axis_name=axis_name)
 

@@ -56,7 +56,7 @@ def example_scores(
       inner_state: the state :math:`s` of ``inner``; may be left out if it holds no arrays.
       mode: ``"forward"`` (one Jacobian-vector product), ``"reverse"`` (Algorithm 1 as written; the
         same values to rounding) or ``"finite_difference"`` (an approximation, for losses without a
-        forward derivative: see docs/modes.md).
+        forward derivative: see docs/explanation/modes.md).
       lookahead_mask: pytree of bools like ``params`` (or a prefix of it), or a function of
         ``params`` that returns one: only parameters under True move in the look-ahead. None is all.
       axis_name: mapped axis (or a tuple of them) that divides both batches evenly.
@@ -163,7 +163,7 @@ def _central_differences(
 
     The rounding error is of the order of :math:`\epsilon / h` with the machine epsilon of the
     coarsest dtype that the losses are computed in, the truncation error of :math:`h^2`. The factor
-    is measured (docs/modes.md).
+    is measured (docs/explanation/modes.md).
     """
     start, along = jax.tree.map(at_least_float32, (params, direction))
     # In units of the direction's largest entry, as the square of a tiny one would vanish.

@@ -1,6 +1,8 @@
 """The house's rules: imports run one way, the method stays short, what is public is described."""
 
 import ast
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -101,3 +103,21 @@ def test_modules_are_short_and_what_is_public_has_a_docstring(path):
             for method in methods:
                 if isinstance(method, ast.FunctionDef) and not method.name.startswith("_"):
                     assert ast.get_docstring(method), f"{node.name}.{method.name}"
+
+
+# What a run needs late or never, and what takes longer to import than all of the trainer.
+SLOW = {"PIL", "grain", "matplotlib", "pandas", "scipy", "sklearn", "tensorboardX", "torch"}
+SLOW |= {"tensorflow", "tensorflow_datasets"}
+
+
+@pytest.mark.parametrize(
+    ("names", "slow"),
+    [
+        ("l2rw_jax", SLOW | {"flax", "orbax", "ml_collections"}),
+        ("experiments.train, experiments.reproduce.report", SLOW),
+    ],
+)
+def test_what_is_slow_to_import_is_imported_where_it_is_needed(names, slow):
+    code = f"import sys, {names}; print(*sorted({slow!r} & set(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT)
+    assert done.stdout == "\n", done.stdout + done.stderr

@@ -1,4 +1,4 @@
-"""The table of docs/optimizers.md is what happens, and has all of Optax."""
+"""The table of docs/reference/optimizers.md is what happens, and has all of Optax."""
 
 import re
 

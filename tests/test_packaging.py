@@ -1,5 +1,6 @@
-"""What a user of the method alone has to install: jax and optax."""
+"""What the method alone needs, jax and optax; and what the package says of itself."""
 
+import configparser
 import importlib.metadata
 import os
 import re
@@ -8,6 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import yaml
 from packaging.requirements import Requirement
 
 ROOT = Path(__file__).parents[1]
@@ -92,3 +94,37 @@ def test_the_base_dependencies_are_jax_and_optax():
     requires = importlib.metadata.requires("l2rw_jax") or []
     base = {Requirement(x).name for x in requires if Requirement(x).marker is None}
     assert base == {"jax", "optax"}
+
+
+@pytest.fixture(scope="module")
+def setup():
+    config = configparser.ConfigParser()
+    config.read(ROOT / "setup.cfg")
+    return config
+
+
+def test_the_version_is_the_same_everywhere(setup):
+    version = setup["metadata"]["version"]
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text())
+    headings = re.findall(r"^## \[(.+)\] - (.+)$", (ROOT / "CHANGELOG.md").read_text(), re.M)
+    assert headings[0] == (version, citation["date-released"])
+    assert citation["version"] == version
+    assert citation["license"] == setup["metadata"]["license"]
+
+
+def test_ci_tests_the_versions_that_the_package_allows(setup):
+    job = yaml.safe_load((ROOT / ".github/workflows/ci.yml").read_text())["jobs"]["test"]
+    classifiers = setup["metadata"]["classifiers"]
+    assert job["strategy"]["matrix"]["python"] == re.findall(r":: (3\.\d+)$", classifiers, re.M)
+    (oldest,) = re.findall(r"^jax>=([\d.]+)$", setup["options"]["install_requires"], re.M)
+    assert f"'jax=={oldest}.0 jaxlib=={oldest}.0'" in job["env"]["CONSTRAINTS"]
+
+
+def test_every_file_that_is_no_module_is_in_the_wheel(setup):
+    listed = {
+        Path(package.replace(".", "/")) / name
+        for package, names in setup["options.package_data"].items()
+        for name in names.split()
+    }
+    found = {path.relative_to(ROOT) for path in (ROOT / "l2rw_jax").rglob("*") if path.is_file()}
+    assert {path for path in found if path.suffix not in (".py", ".pyc")} == listed

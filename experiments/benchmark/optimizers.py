@@ -1,4 +1,4 @@
-"""Tries all optimizers and wrappers of Optax with `reweight`: the table of docs/optimizers.md.
+"""Tries all of Optax with `reweight`: the table of docs/reference/optimizers.md.
 
 python -m experiments.benchmark.optimizers    # prints it; with --write, puts it into the page
 
@@ -26,7 +26,7 @@ from l2rw_jax.reports import to_markdown
 
 WRITE = flags.DEFINE_bool("write", False, "Whether to put the table into the page.")
 
-PAGE = Path(__file__).parents[2] / "docs" / "optimizers.md"
+PAGE = Path(__file__).parents[2] / "docs" / "reference" / "optimizers.md"
 START, END = "<!-- the table: make optimizers -->", "<!-- end of the table -->"
 
 RATE = {"learning_rate": 0.05, "max_learning_rate": 0.05}

@@ -1,9 +1,9 @@
 """The benchmark's rows: their ratios, a table and a figure; needs no PyTorch."""
 
 import numpy as np
+from matplotlib import pyplot as plt
 
 from l2rw_jax.reports import to_markdown
-from l2rw_jax.reports.figures import plt
 
 
 def add_ratios(rows):

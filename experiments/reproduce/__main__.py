@@ -3,8 +3,8 @@
 python -m experiments.reproduce --target=figure3 --scale=cpu --dry-run
 python -m experiments.reproduce --target=figure3 --scale=cpu
 
-Runs that are done are not run again, one that was stopped goes on where it was, and runs that
-several targets have in common are run once. On two cores, two processes are fastest:
+Finished runs are not run again, a stopped one continues, and a run that several targets share
+runs once. On two cores, two processes are fastest:
 
 taskset -c 0 python -m experiments.reproduce --target=figure3 --scale=cpu --shard=0/2 &
 taskset -c 1 python -m experiments.reproduce --target=figure3 --scale=cpu --shard=1/2
@@ -56,7 +56,7 @@ def main():
             "--output: missing; with --rows, --columns or --seeds it takes a name of its own, as "
             "results/part, for the whole target's results are not written over."
         )
-    done = report.finished(plan, workdir)  # refuses folders that hold something else
+    done = report.finished(plan, workdir)  # refuses a folder that holds something else
     if DRY_RUN.value:
         print(execute.describe(plan, workdir, done))
     todo = {
@@ -65,7 +65,7 @@ def main():
         for folder in cell.runs
         if folder not in done
     }
-    for folder in todo.values():  # mistakes, data that is not there, come to light first
+    for folder in todo.values():  # mistakes and missing data come to light first
         resolve(plan.runs[folder])
     if DRY_RUN.value:
         return

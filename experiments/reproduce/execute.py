@@ -1,4 +1,4 @@
-"""What a plan has still to train, and training it."""
+"""Finds and trains what a plan still lacks."""
 
 import sys
 
@@ -11,14 +11,14 @@ from l2rw_jax.training.workdir import RESULT
 
 
 def train(plan, workdir, groups):
-    """Trains what is not done yet; ``{folder: message}`` of the runs that could not go on."""
+    """Trains what is not done yet; returns ``{folder: message}`` of the runs that failed."""
     failed: dict[str, str] = {}
     for number, group in enumerate(groups, 1):
         folders = [workdir / folder for folder in group]
         try:
             results: list = train_seeds(plan.runs[group[0]], folders, together=len(group) > 1)
         except (RunError, ConfigError, jax.errors.JaxRuntimeError) as error:
-            # No reason to leave out the others: out of memory, used by another process.
+            # Out of memory, or used by another process: the others may still work.
             results = [None if (folder / RESULT).exists() else error for folder in folders]
         for folder, result in zip(group, results, strict=True):
             told = "done"

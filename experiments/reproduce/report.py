@@ -2,15 +2,14 @@
 
 import contextlib
 import itertools
-import textwrap
 from pathlib import Path
 
 import numpy as np
 
+from experiments.reproduce.figures import draw
 from experiments.reproduce.scales import SCALES
 from experiments.reproduce.targets import TARGETS
 from l2rw_jax import reports
-from l2rw_jax.reports import figures
 from l2rw_jax.training import Ended
 from l2rw_jax.training import workdir as files
 
@@ -21,12 +20,12 @@ def write(plan, workdir, output, command, note="", failed=()):
     """Writes OUTPUT.json, OUTPUT.md and, of a figure, OUTPUT.png; returns the table.
 
     Args:
-      plan: a ``Plan``, of which as much is reported as has been run.
+      plan: a ``Plan``; the runs that are done are reported.
       workdir: the runs' folder.
       output: start of the files' names.
       command: what makes them again.
       note: a sentence for all three.
-      failed: folders of runs that could not go on.
+      failed: folders of runs that failed.
     """
     done = finished(plan, workdir)
     summary = summarize(plan, workdir, done)
@@ -43,20 +42,11 @@ def write(plan, workdir, output, command, note="", failed=()):
         for folder, result in done.items()
     ]
     curves = _curves(plan, workdir, done) if len(target.metrics) > 1 else {}
-    files.write_json(
-        f"{output}.json",
-        {
-            **{"target": plan.target, "scale": plan.scale, "command": command, "note": note},
-            **{"summary": summary, "curves": curves, "failed": list(failed), "runs": runs},
-            "comparisons": beyond,
-        },
-    )
-    title = f"{textwrap.fill(target.title, 64)}\n{plan.scale} scale, mean and 95 % interval"
-    title += f"\n{note}" if note else ""
-    if curves:
-        _plot_curves(curves, f"{output}.png", title)
-    elif target.axis and done:
-        _plot_lines(summary, f"{output}.png", title, target)
+    stored = {"target": plan.target, "scale": plan.scale, "command": command, "note": note}
+    stored |= {"summary": summary, "curves": curves, "failed": list(failed), "runs": runs}
+    files.write_json(f"{output}.json", stored | {"comparisons": beyond})
+    if done:
+        draw(stored, f"{output}.png")
     return text
 
 
@@ -118,7 +108,7 @@ def summarize(plan, workdir, done):
 
 
 def comparisons(plan, summary, done):
-    """What a target says beside its table: ``{title: [{row, column, values, mean, ci95}]}``.
+    """A target's further tables: ``{title: [{row, column, values, mean, ci95}]}``.
 
     Differences from one row, seed by seed, and how well the runs tell the wrong labels.
     """
@@ -146,9 +136,9 @@ def _wide(entries):
 
 
 def outcomes(folder, config, metric, finetuned):
-    """A metric of a run in percent: ``(last, best)`` of its evaluations.
+    """A metric of a run in percent: the last and the best of its evaluations.
 
-    They are those of the steps on the clean set with ``finetuned``, and those before without.
+    With ``finetuned``, of those during the steps on the clean set; else of those before.
     """
     values = [
         100 * line[metric]
@@ -159,7 +149,7 @@ def outcomes(folder, config, metric, finetuned):
 
 
 def _course(folder, config):
-    """Of a run's main phase its last chunk's metrics, and the largest gradient of all its steps."""
+    """The last chunk's metrics of a run's main phase, and its largest gradient norm."""
     lines = [line for line in files.read_metrics(folder) if line["step"] <= config.steps]
     largest = max((line.get("grad_norm_max") or 0.0 for line in lines), default=None)
     return {"last_chunk": lines[-1], "largest_grad_norm": largest}
@@ -199,7 +189,7 @@ def table(summary):
 
 
 def caption(plan, done, command, note, failed):
-    """What the table shows, of what size, made how."""
+    """What the table shows, at what size, and how it was made."""
     target, scale = TARGETS[plan.target], SCALES[plan.scale][TARGETS[plan.target].family]
     sizes = "the paper's protocol" if plan.scale == "paper" else "reduced, not the paper's protocol"
     sentences = [
@@ -268,31 +258,3 @@ def _curves(plan, workdir, done):
                         steps = curves.setdefault(row.label, {}).setdefault(name, {})
                         steps.setdefault(line["step"], []).append(100 * line[metric])
     return curves
-
-
-def _plot_curves(curves, path, title):
-    """Dotted training accuracy and solid hyper-validation accuracy over steps, a colour a row."""
-    figure, axes = figures.new_axes()
-    for color, (label, by_name) in zip(figures.COLORS, curves.items(), strict=False):
-        for name, style in (("training", ":"), ("hyper-validation", "-")):
-            steps = by_name[name]
-            line = f"{label}, {name}"
-            figures.band(axes, list(steps), list(steps.values()), line, color, style, scale=1)
-    axes.set(xlabel="training step", ylabel="accuracy (%), labels noisy", title=title)
-    figures.save(figure, axes, path)
-
-
-def _plot_lines(summary, path, title, target):
-    """The last iterate over the columns, a line a row."""
-    figure, axes = figures.new_axes()
-    columns = list(dict.fromkeys(entry["column"] for entry in summary))
-    rows = itertools.groupby(summary, key=lambda entry: entry["row"])
-    for color, (label, entries) in zip(figures.COLORS, rows, strict=False):
-        known = [entry for entry in entries if entry["seeds"]]
-        places = [columns.index(entry["column"]) for entry in known]
-        values = [entry["last"]["values"] for entry in known]
-        figures.band(axes, places, values, label, color, scale=1)
-    axes.set_xticks(range(len(columns)), columns)
-    kind = "balanced test error" if target.error else "test accuracy"
-    axes.set(xlabel=target.axis, ylabel=f"{kind} (%), last step", title=title)
-    figures.save(figure, axes, path)

@@ -52,9 +52,9 @@ class Target(NamedTuple):
       columns: all of them.
       rows: all of them.
       axis: the columns' meaning where they are a figure's axis.
-      error: whether it is told in errors, not in accuracies.
+      error: whether it shows errors, not accuracies.
       metrics: the metric of each column by its name; more than one, by their own names.
-      fewer: the labels of the columns at a scale that has not all of them.
+      fewer: the labels of the columns at a scale that lacks some of them.
       against: the row that the others are compared with, seed by seed; "" for none.
     """
 
@@ -73,8 +73,8 @@ def _over(config, field, values, form="{:g}"):
     return tuple(Column(form.format(value), config, {field: value}) for value in values)
 
 
-# The clean set is split from the 5,000 images so that ours sees no more data than the others, which
-# have no use for it but to train on it.
+# The clean set is split from the 5,000 images, and the other methods train on it, so that ours sees
+# no more data than they do.
 _ALL_5000 = {"clean_in_train": True}
 _CIFAR_10: dict[str, tuple[str, ...]] = {"cpu": ("CIFAR-10",)}
 
@@ -91,7 +91,7 @@ def _made(kind, *ratios):
     )
 
 
-# What is not in the paper: every weighting that is told of in docs/choosing.md.
+# Not in the paper: every weighting that docs/explanation/choosing.md compares.
 _WEIGHTINGS = (
     Row("baseline", "baseline"),
     Row("label smoothing", "label_smoothing"),

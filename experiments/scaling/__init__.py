@@ -1,1 +1,1 @@
-"""What many devices should bring, on paper; what the trainer's programs do here, measured."""
+"""A model of many devices, and measurements of the trainer's programs on this one."""

@@ -1,9 +1,9 @@
-"""What a reweighted step should cost on 1 to 256 devices: arithmetic, nothing of it measured.
+"""A model of a reweighted step on 1 to 256 devices: arithmetic, not measured.
 
 python -m experiments.scaling --output=results/scaling
 
-Beside it stand this machine's steps, read from the benchmark's JSON file, and as its peak the rate
-of a matrix product, which is measured. Writes OUTPUT.json, OUTPUT.md and OUTPUT.png.
+It adds this machine's steps from the benchmark's JSON file, and measures the rate of a matrix
+product as its peak. Writes OUTPUT.json, OUTPUT.md and OUTPUT.png.
 """
 
 import itertools

@@ -67,7 +67,7 @@ def prepare(stack, config, per_call, steps, lead=0):
 
 
 def prepare_run(stack, config):
-    """A whole run, its compilation not counted, as often as a turn comes."""
+    """A whole run for each turn, its compilation not counted."""
     del stack
 
     def turn():
@@ -155,8 +155,8 @@ def measure(name, model, makers, *, seconds, least=LEAST, most=None):
       model: the model's name.
       makers: as ``comparisons`` returns them.
       seconds: time to spend, about.
-      least: rounds, however little time there is.
-      most: rounds, however much.
+      least: rounds at least, even if time is short.
+      most: rounds at most.
 
     Returns:
       Dicts; those of settings that did not run have ``error`` and no figures.

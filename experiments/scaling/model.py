@@ -1,6 +1,6 @@
-"""What a reweighted step should cost on 1 to 256 devices: arithmetic, nothing of it measured.
+"""A model of a reweighted step on 1 to 256 devices: arithmetic, not measured.
 
-`experiments.scaling` writes it down.
+`experiments.scaling` writes its results.
 """
 
 import itertools
@@ -17,7 +17,7 @@ DEVICES = tuple(2**k for k in range(9))
 BATCH, GLOBAL_BATCH = 100, 1024  # of a device for weak scaling, of all together for strong
 CLEAN_AND_TRAIN = {"ours l2rw forward": (3, 5), "ours plain": (0, 3)}  # passes over each batch
 PASSES = sum(CLEAN_AND_TRAIN["ours l2rw forward"])
-WINDOW = 2  # the backward pass that makes a gradient is all that its all-reduce can overlap
+WINDOW = 2  # an all-reduce can only overlap the backward pass that makes its gradient
 # A pass moves an activation 5 times, in bfloat16: written by its convolution, read for the moments,
 # read and written by normalisation, read by the next convolution. Parameters move once a pass and 5
 # times in the update (momentum SGD), in float32.
@@ -114,7 +114,7 @@ def step(network, hardware, devices, batch):
     update = UPDATE_MOVES * PARAM_BYTES * network.params
     compute = PASSES * one + update / (SHARE["memory"] * hardware.memory)
     reduce = all_reduce_seconds(PARAM_BYTES * network.params / SHARE["links"], tiers)
-    # The weights' maximum, then their sum: one number each, up and down a tree, beside nothing.
+    # The weights' maximum, then their sum: one number each, up and down a tree, without overlap.
     busy = compute + 4 * sum(math.log2(ring) * hop for ring, _, hop in tiers)
     return {
         "teraflop": PASSES * batch * network.flops / 1e12,

@@ -5,8 +5,8 @@ import timeit
 import jax
 import jax.numpy as jnp
 
-from l2rw_jax.reports import to_markdown
-from l2rw_jax.reports.figures import COLORS, plt
+from l2rw_jax.reports import figures, to_markdown
+from l2rw_jax.reports.style import COLORS, set_titles, styled
 
 MODELLED = {
     "model": "{model}",
@@ -47,20 +47,24 @@ def table(rows, columns):
     )
 
 
+@styled
 def plot(rows, path, *, title):
     """Weak-scaling efficiency over devices: overlapped a line, from there to in sequence a band."""
-    figure, axes = plt.subplots(figsize=(7, 4.2), layout="constrained")
+    figure, axes = figures.new_axes()
     lines: dict = {}
     for row in rows:
         lines.setdefault(f"{row['model']}, {row['hardware']}", []).append(row)
-    for color, (label, line) in zip(COLORS, lines.items(), strict=False):
+    for (label, line), color in zip(lines.items(), COLORS, strict=False):
         low, high = ([r[f"weak_{how}"] for r in line] for how in ("in_sequence", "overlapped"))
         devices = [r["devices"] for r in line]
         axes.fill_between(devices, low, high, alpha=0.2, color=color, linewidth=0)
         axes.plot(devices, high, marker="o", markersize=3, color=color, label=label)
     axes.set_xscale("log", base=2)
     axes.set_xticks(devices, devices)
-    axes.set(xlabel="devices", ylabel="weak-scaling efficiency", ylim=(0, 1.02), title=title)
-    axes.legend(frameon=False)
-    figure.savefig(path, dpi=150)
-    plt.close(figure)
+    axes.set(xlabel="devices", ylabel="weak-scaling efficiency", ylim=(0, 1.02))
+    most = max(row["devices"] for row in rows)
+    kept = {k: line[-1]["weak_overlapped"] for k, line in lines.items()}
+    least = min(kept, key=lambda name: kept[name])
+    answer = f"On {most} devices, {least} keeps {100 * kept[least]:.0f} % of its speed"
+    set_titles(axes, answer, title)
+    figures.save(figure, axes, path)

@@ -4,8 +4,8 @@ python -m experiments.scaling.throughput --output=results/throughput-cpu --minut
 
 The settings of one comparison take turns, round by round, so that a busy moment of the machine
 meets all of them; ratios are of turns in the same round. On virtual devices nothing is timed: their
-losses are compared with one device's, and their collectives are counted. What fails is a row that
-says so. Writes OUTPUT.json and OUTPUT.md.
+losses are compared with one device's, and their collectives are counted. If a setting fails, its
+row says why. Writes OUTPUT.json and OUTPUT.md.
 """
 
 import gc
@@ -28,7 +28,7 @@ OUTPUT = flags.DEFINE_string(
 
 
 def main():
-    """Runs all comparisons, and writes after each, so that what is cut off leaves its rows."""
+    """Runs all comparisons, and writes after each, so that an interrupted run keeps its rows."""
     seconds = programs.seconds(MINUTES.value)
     gpu = programs.platform() == "gpu"
     output = programs.output_of("throughput", OUTPUT.value)

@@ -1,4 +1,4 @@
-"""The trainer's compiled call by itself: all that the programs here use of its inside."""
+"""The trainer's compiled call by itself; the programs here use no other internals."""
 
 import copy
 import itertools
@@ -19,7 +19,7 @@ class Call(NamedTuple):
     """A compiled call and what it works on.
 
     Attributes:
-      run: makes so many calls, waits for them, and returns the last one's metrics on the host.
+      run: makes that many calls, waits for them, and returns the last one's metrics on the host.
       text: the compiled program's.
       flops: XLA's count of one step, which is traced for it.
       parameter_bytes: of all parameters.

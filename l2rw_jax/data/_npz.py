@@ -98,7 +98,7 @@ def _features(name: str, array: Any) -> np.ndarray:
             f"{name} is {describe(array)}: give float16, float32 or float64 [N, d], of at least "
             "one feature"
         )
-    with np.errstate(over="ignore"):  # what overflows is told below
+    with np.errstate(over="ignore"):  # an overflow is reported below
         array = array.astype(np.float16 if size == 2 else np.float32, copy=False)
     rows = np.flatnonzero(~np.isfinite(array).all(1))
     if len(rows):

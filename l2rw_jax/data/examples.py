@@ -55,8 +55,8 @@ def blocks(array: Any) -> Iterator[tuple[int, np.ndarray]]:
 def mean_and_deviation(array: Any) -> tuple[np.ndarray, np.ndarray]:
     """Each column's mean and deviation, ``[d]`` float64; a constant's is above its rounding.
 
-    Columns of one kind, such as an embedding's, share one deviation: a large one then goes on
-    saying more. A table's columns, whose units differ, have each its own.
+    Columns of one kind, such as an embedding's, share one deviation, so a column that varies more
+    keeps its influence. A table's columns, whose units differ, have one each.
     """
     scaler = StandardScaler()
     for _, block in blocks(array):

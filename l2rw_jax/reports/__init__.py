@@ -2,17 +2,22 @@
 
 from l2rw_jax import _extras
 
-_extras.require("train", "matplotlib", "scipy")
+_extras.require("train", "matplotlib", "scipy", *_extras.TRAIN)
 
+from l2rw_jax.reports.doubts import Doubt, most_doubted
 from l2rw_jax.reports.figures import plot_curves, plot_sweep, plot_weights
+from l2rw_jax.reports.page import write_page
 from l2rw_jax.reports.table import markdown_table, mean_interval, summarize, to_markdown
 
 __all__ = [
+    "Doubt",
     "markdown_table",
     "mean_interval",
+    "most_doubted",
     "plot_curves",
     "plot_sweep",
     "plot_weights",
     "summarize",
     "to_markdown",
+    "write_page",
 ]

@@ -1,29 +1,23 @@
 """Figures of finished runs, as PNG."""
 
-import itertools
 import os
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import matplotlib
-
-matplotlib.use("Agg")  # no screen is needed to write a file
-
-import matplotlib.pyplot as plt
 import numpy as np
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 
+from l2rw_jax.reports.style import COLORS, colors, highest, set_titles, styled
 from l2rw_jax.reports.table import mean_interval
 
-# Okabe and Ito's colours, which colour-blind readers can tell apart.
-COLORS = ("#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#56B4E9", "#F0E442", "#000000")
-
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 StrPath = str | os.PathLike[str]
 Line = Mapping[str, Any]  # of metrics.jsonl
 
 
+@styled
 def plot_curves(runs: Mapping[str, Sequence[Sequence[Line]]], path: StrPath, *, title: str) -> None:
     """Test accuracy over steps: a line a method, its 95 % interval over seeds as a band.
 
@@ -33,20 +27,20 @@ def plot_curves(runs: Mapping[str, Sequence[Sequence[Line]]], path: StrPath, *, 
       title: what was trained on what.
     """
     figure, axes = new_axes()
-    for color, (method, seeds) in zip(itertools.cycle(COLORS), runs.items(), strict=False):
+    last = {}
+    for (method, seeds), color in zip(runs.items(), colors(runs).values(), strict=True):
         evaluated = [[line for line in lines if "test_accuracy" in line] for lines in seeds]
         steps = [line["step"] for line in evaluated[0]]
         accuracy = [[line["test_accuracy"] for line in lines] for lines in evaluated]
         band(axes, steps, list(zip(*accuracy, strict=True)), method, color)
+        last[method] = 100 * float(np.mean([values[-1] for values in accuracy]))
     num_seeds = max(len(seeds) for seeds in runs.values())
-    axes.set(
-        xlabel="training step",
-        ylabel="test accuracy (%)",
-        title=f"{title}\nmean and 95 % interval, {num_seeds} seeds",
-    )
+    axes.set(xlabel="training step", ylabel="test accuracy (%)")
+    set_titles(axes, highest(last), f"{title}\nmean and 95 % interval, {num_seeds} seeds")
     save(figure, axes, path)
 
 
+@styled
 def plot_sweep(
     groups: Mapping[str, Mapping[float, Sequence[float]]], path: StrPath, *, xlabel: str, title: str
 ) -> None:
@@ -59,12 +53,16 @@ def plot_sweep(
       title: what was trained on what.
     """
     figure, axes = new_axes()
-    for color, (method, points) in zip(itertools.cycle(COLORS), groups.items(), strict=False):
+    for (method, points), color in zip(groups.items(), colors(groups).values(), strict=True):
         band(axes, list(points), list(points.values()), method, color)
-    axes.set(xlabel=xlabel, ylabel="test accuracy (%), last step", title=title)
+    axes.set(xlabel=xlabel, ylabel="test accuracy (%), last step")
+    if len(_values(groups)) <= 8 and not any(isinstance(x, str) for x in _values(groups)):
+        axes.set_xticks(_values(groups))
+    set_titles(axes, _highest_by_value(groups, xlabel), f"{title}\nmean and 95 % interval")
     save(figure, axes, path)
 
 
+@styled
 def plot_weights(weights: np.ndarray, corrupted: np.ndarray, path: StrPath, *, title: str) -> None:
     """Histogram of the examples' mean weights, corrupted against uncorrupted.
 
@@ -80,32 +78,72 @@ def plot_weights(weights: np.ndarray, corrupted: np.ndarray, path: StrPath, *, t
         (COLORS[0], ~corrupted, "uncorrupted"),
         (COLORS[3], corrupted, "corrupted"),
     ):
-        mean = f"mean {weights[chosen].mean():.2f}" if chosen.any() else "none"
         axes.hist(
             np.clip(weights[chosen], 0, bins[-1]),
             bins,
             alpha=0.65,
             color=color,
-            label=f"{label} labels ({chosen.sum()}, {mean})",
+            label=f"{label} labels ({chosen.sum()})",
         )
     axes.set(
-        xlabel="mean weight over training (1 = uniform; the last bin holds what is beyond)",
+        xlabel="mean weight over training (1 = equal; last bin: or more)",
         ylabel="training examples",
-        title=title,
     )
+    set_titles(axes, _weight_of_corrupted(weights, corrupted), title)
     save(figure, axes, path)
 
 
-def new_axes() -> tuple[Figure, Axes]:
+def _highest_by_value(groups: Mapping[str, Mapping[Any, Sequence[float]]], field: str) -> str:
+    """Which method is the highest at every value of a field, or at its last one.
+
+    >>> _highest_by_value({"a": {0: [0.5], 1: [0.6]}, "b": {0: [0.7], 1: [0.8]}}, "noise")
+    'b is highest at every noise'
+    """
+    if len(groups) == 1:
+        ((method, points),) = groups.items()
+        means = {value: 100 * float(np.mean(seeds)) for value, seeds in points.items()}
+        value = max(means, key=means.__getitem__)
+        return f"{method} is highest at {field} = {value}: {means[value]:.1f} %"
+    best = {}
+    for value in _values(groups):
+        level = {name: float(np.mean(p[value])) for name, p in groups.items() if value in p}
+        best[value] = max(level, key=level.__getitem__)
+    if len(set(best.values())) == 1:
+        return f"{best[value]} is highest at every {field}"
+    return f"At {field} = {value}, {best[value]} is highest"
+
+
+def _values(groups: Mapping[str, Mapping[Any, Any]]) -> list[Any]:
+    """The values that a field was swept over."""
+    return list(dict.fromkeys(value for points in groups.values() for value in points))
+
+
+def _weight_of_corrupted(weights: np.ndarray, corrupted: np.ndarray) -> str:
+    """How much corrupted labels weigh, beside the others.
+
+    >>> _weight_of_corrupted(np.array([0.2, 2.0]), np.array([True, False]))
+    'A corrupted label weighs 10 % of a right one'
+    """
+    if not corrupted.any() or corrupted.all() or not weights[~corrupted].any():
+        return f"Labels weigh {weights.mean():.2f} on average"
+    share = weights[corrupted].mean() / weights[~corrupted].mean()
+    return f"A corrupted label weighs {share:.0%} of a right one".replace("%", " %")
+
+
+def new_axes() -> "tuple[Figure, Axes]":
     """An empty figure in the house's style: ``(figure, axes)``."""
-    figure, axes = plt.subplots(figsize=(7, 4.2), layout="constrained")
+    # Slow to import; pyplot would also look for a screen, which writing a file does not need.
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(7, 4.8), layout="constrained")
+    axes = figure.subplots()
     axes.spines[["top", "right"]].set_visible(False)
     axes.grid(alpha=0.25)
     return figure, axes
 
 
 def band(
-    axes: Axes,
+    axes: "Axes",
     x: Sequence[float],
     values: Iterable[Iterable[float | None]],
     label: str,
@@ -117,12 +155,13 @@ def band(
     intervals = [mean_interval(list(value)) for value in values]
     mean = scale * np.array([mean for mean, _ in intervals])
     half = scale * np.array([half or 0.0 for _, half in intervals])
-    axes.plot(x, mean, style, marker="o", markersize=3, color=color, label=label)
+    marker = "o" if len(x) <= 12 else ""  # a dot a point, until the dots hide the line
+    axes.plot(x, mean, style, marker=marker, markersize=5, color=color, label=label)
     axes.fill_between(x, mean - half, mean + half, alpha=0.2, color=color, linewidth=0)
 
 
-def save(figure: Figure, axes: Axes, path: StrPath) -> None:
-    """Adds the legend, writes the PNG and lets go of the figure."""
-    axes.legend(frameon=False)
+def save(figure: "Figure", axes: "Axes", path: StrPath) -> None:
+    """Adds the legend, below, where it hides nothing, and writes the PNG."""
+    longest = max(map(len, axes.get_legend_handles_labels()[1]), default=0)
+    figure.legend(loc="outside lower center", ncols=3 if longest < 18 else 2)
     figure.savefig(path, dpi=150)
-    plt.close(figure)

@@ -5,7 +5,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from scipy import stats
 
 FIGURES = ("test_accuracy", "best_test_accuracy", "test_balanced_accuracy", "noise_auroc")
 
@@ -33,6 +32,8 @@ def mean_interval(values: Sequence[float | None]) -> tuple[float | None, float |
     mean, n = float(np.mean(known)), len(known)
     if n < 2:
         return mean, None
+    from scipy import stats  # slow to import
+
     return mean, float(stats.t.ppf(0.975, n - 1) * stats.sem(known))
 
 

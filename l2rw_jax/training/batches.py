@@ -1,4 +1,4 @@
-"""How a step gets its batches: it draws rows, takes or is sent their images, and augments them."""
+"""A step's batches: draws rows, takes (or is sent) their images, and augments them."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -69,7 +69,7 @@ def take(
     axis_name: str | None = None,
     images: Any = None,
 ) -> Arrays:
-    """The batch that ``rows`` of ``part`` make, of a mapped axis this device's share of it.
+    """The batch of these rows of ``part``; under a mapped axis, this device's share of it.
 
     Args:
       batches: the ``Batches``.
@@ -84,7 +84,7 @@ def take(
       ``image``, ``label``, ``rng``, and the classes' counts that ``methods`` asks for.
     """
     augment_key, dropout_key = jax.random.split(key)
-    # A key an image, so that an image is augmented alike whichever device it is on.
+    # One key per image, so an image is augmented alike on any device.
     keys = own_part(jax.random.split(augment_key, len(rows)), axis_name)
     rows = own_part(rows, axis_name)
     if images is None:
@@ -120,8 +120,8 @@ def make_rows(
 def steps_per_call(config: ConfigDict) -> int:
     """How many steps one compiled call takes: ``log_every``, or 1.
 
-    One call does them all, but for convolutions on a CPU: inside a loop, XLA's CPU compiler leaves
-    their weight gradients in a form that is ten times slower (JAX 0.10, 0.11).
+    One call does them all, except with convolutions on a CPU: inside a loop, XLA's CPU compiler
+    makes their weight gradients about ten times slower (JAX 0.10, 0.11).
     """
     return 1 if convolves_on_cpu(config) else config.log_every
 

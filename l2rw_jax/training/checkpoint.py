@@ -1,4 +1,4 @@
-"""Checkpoints of the training state, by Orbax: a run that was stopped goes on where it was."""
+"""Checkpoints of the training state, by Orbax: a stopped run continues where it was."""
 
 import contextlib
 import errno
@@ -30,7 +30,7 @@ _DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO, errno.
 def open_checkpoints(workdir: Path, keep: int) -> Iterator[ocp.CheckpointManager]:
     """The checkpoints of a run, the newest ``keep`` of them, written in the background.
 
-    When the context ends, all is written: no write goes on beside another run in this folder.
+    The context ends when everything is written, so no write overlaps another run in this folder.
 
     Raises:
       RunError: the folder, or the last checkpoint, cannot be written; earlier ones are kept.
@@ -46,8 +46,8 @@ def open_checkpoints(workdir: Path, keep: int) -> Iterator[ocp.CheckpointManager
         try:
             yield checkpoints
         except BaseException:
-            if jax.process_count() == 1:  # others would have to wait too, and may not be there
-                with contextlib.suppress(OSError, ValueError):  # the first error is the one to tell
+            if jax.process_count() == 1:  # the others would have to wait too, or are gone
+                with contextlib.suppress(OSError, ValueError):  # report the first error
                     checkpoints.wait_until_finished()
             raise
         finish(checkpoints)
@@ -73,7 +73,7 @@ def restore_newest(
             restored = _restore(checkpoints, step, like)
         except ConfigError:
             raise
-        except Exception as error:  # torn files fail in as many ways as there are readers of them
+        except Exception as error:  # a damaged file can fail in any reader, with any error
             logging.warning("checkpoint %d cannot be read (%s): trying the one before", step, error)
             torn.append(step)
             continue
@@ -122,7 +122,7 @@ def _copy(x: Any) -> Any:
 
 @contextlib.contextmanager
 def _told(folder: Path) -> Iterator[None]:
-    """What a disk refuses is a ``RunError``; anything else goes its way."""
+    """An error of the disk becomes a ``RunError``; others are left as they are."""
     reason = None
     try:
         yield
@@ -147,7 +147,7 @@ def without_tracebacks() -> Iterator[None]:
     try:
         yield
     finally:
-        gc.collect()  # asyncio tells of a task's exception when the task goes
+        gc.collect()  # asyncio reports a task's exception when the task is deleted
         for logger in added:
             logger.removeFilter(_is_news)
 
@@ -186,14 +186,16 @@ def _restore(
 
 
 def _checksum_of_notes(notes: dict[str, Any]) -> int:
-    return zlib.crc32(json.dumps(notes, sort_keys=True).encode())
+    # As they will be read: JSON's keys are text, and text sorts otherwise than the steps it names.
+    as_read = json.loads(json.dumps(notes))
+    return zlib.crc32(json.dumps(as_read, sort_keys=True).encode())
 
 
 @jax.jit
 def _checksum(state: TrainState) -> jax.Array:
     """A checksum of all bits, the same wherever the arrays lie: sums modulo 2^32.
 
-    Each word counts by an odd number, that of its place, so that no change of one word goes unseen.
+    Each word is multiplied by an odd number, by its place, so a change of one word always shows.
     """
 
     def words(x: jax.Array) -> jax.Array:

@@ -26,10 +26,10 @@ _EVALUATED = 4
 
 
 class Programs(NamedTuple):
-    """The compiled programs of a run, and what making them took.
+    """The compiled programs of a run, and how long making them took.
 
     Attributes:
-      train: ``state -> (state, metrics)``, as many steps as one line of metrics tells of; None
+      train: ``state -> (state, metrics)``, as many steps as one line of metrics covers; None
         where they are done.
       finetune: the same on the clean set; None without fine-tuning.
       evaluate: ``state -> classes`` of the images of each set.
@@ -100,7 +100,7 @@ def open_images(run: Run, start: int) -> Iterator[Iterator[Any]]:
 def compile_chunks(
     run: Run, chunk: Step, arguments: Sequence[Any], images: Iterator[Any]
 ) -> Callable[[TrainState], tuple[TrainState, dict[str, np.ndarray]]]:
-    """Returns ``train(state) -> (state, metrics)``: as many steps as one line of metrics tells of.
+    """Returns ``train(state) -> (state, metrics)``: as many steps as one line of metrics covers.
 
     Args:
       run: the ``Run``.
@@ -134,8 +134,8 @@ def compile_chunks(
 def compile_evaluate(run: Run, state: TrainState) -> Callable[[TrainState], dict[str, np.ndarray]]:
     """Returns ``evaluate(state) -> {set: classes [n]}``, of replicas ``[replicas, n]``.
 
-    The sets are ``test``, ``val`` where there is one, and with an average of the parameters the
-    same by it, ``ema_test`` and ``ema_val``. All devices share the images.
+    The sets are ``test``, and ``val`` where there is one; with an average of the parameters also
+    ``ema_test`` and ``ema_val``, predicted by it. All devices share the images.
 
     Args:
       run: the ``Run``.
@@ -176,7 +176,7 @@ def _compile_predict(
     size = -(-min(size, count) // devices) * devices
 
     def batch(start: int) -> np.ndarray:
-        """The images from ``start`` on, with some of them again where there are too few."""
+        """The images from ``start`` on; where there are too few, some are repeated."""
         return np.take(images, np.arange(start, start + size) % count, axis)
 
     weights = (state.params, state.model_state)

@@ -47,70 +47,70 @@ def default_config() -> ConfigDict:
     'l2rw'
     """
     config = ConfigDict()
-    config.method = "l2rw"
+    config.method = "l2rw"  # one of l2rw_jax.methods.METHODS
     config.mode = "forward"  # l2rw's scores: forward, reverse or finite_difference
-    config.inner = ""  # l2rw's look-ahead, any of Optax, as "adam(eps_root=1e-8)"; empty: plain SGD
-    config.lookahead_mask = ""  # l2rw moves only parameters of this path, as "output/*"; empty: all
-    config.weighting = "proportional"  # l2rw's weights by its scores: proportional, sign, relative
-    config.min_weight = 0.0  # l2rw's least score of an example, before the scores become weights
-    config.score_every = 1  # l2rw: steps from one that scores to the next; weights are kept between
-    config.equal_share = 0.0  # l2rw: share of the weight that all examples of a batch share equally
-    config.seed = 0  # of initialisation, split, corruption and sampling, a stream each
+    config.inner = ""  # l2rw's look-ahead optimizer, as "adam(eps_root=1e-8)"; empty: plain SGD
+    config.lookahead_mask = ""  # l2rw: only these parameters look ahead, as "output/*"; empty: all
+    config.weighting = "proportional"  # l2rw: from scores to weights: proportional, sign, relative
+    config.min_weight = 0.0  # l2rw: least value of a score before the scores are normalised
+    config.score_every = 1  # l2rw: score every so many steps; examples keep their weights between
+    config.equal_share = 0.0  # l2rw: share of the weight that is spread equally over the batch
+    config.seed = 0  # for initialisation, split, corruption and sampling, a stream each
 
     config.dataset = "digits"  # or synthetic-HxWxC-K, npz:PATH, folder:PATH, or a TFDS image set
     config.data_dir = ""  # of TFDS sets; empty: $L2RW_DATA_DIR, then TFDS's own default
     config.classes = ()  # the classes to keep, relabelled 0, 1, ...; empty: all
     config.clean_size = 100  # trusted images, split from the training set
-    config.clean_balanced = True  # equally many clean images a class, or drawn plainly
-    config.clean_in_train = False  # whether they are trained on too: for methods without other use
+    config.clean_balanced = True  # equally many clean images per class; False: drawn uniformly
+    config.clean_in_train = False  # also train on the clean images: for methods without other use
     config.val_size = 0  # images of the hyper-validation set, noisy like the training set
 
     config.imbalance = ConfigDict()
     config.imbalance.kind = "none"  # none, majority or long_tail
-    config.imbalance.share = 0.5  # majority: of the last class; long_tail: smallest over largest
-    config.imbalance.total = 0  # majority: images in all
+    config.imbalance.share = 0.5  # majority: the last class's; long_tail: smallest over largest
+    config.imbalance.total = 0  # majority: number of images in all
     config.noise = ConfigDict()
     config.noise.kind = "none"  # none, uniform, background or given
-    config.noise.ratio = 0.0  # share of the labels (background: of the others) that are changed
+    config.noise.ratio = 0.0  # share of labels that change; background: of the other classes'
     config.noise.background = 0  # background: the class that labels flip to
-    config.noise.column = ""  # given: the set's labels to train on; its own are the true ones
+    config.noise.column = ""  # given: the second labels, to train on; the set's own are true
 
-    config.model = "mlp-256-256"
-    config.dropout = 0.0
-    config.dtype = "float32"  # of computation; parameters stay float32
+    config.model = "mlp-256-256"  # or lenet, resnet-D, wrn-D-K: see l2rw_jax.models
+    config.dropout = 0.0  # rate between the convolutions of a wrn's blocks
+    config.dtype = "float32"  # the network computes in this type; parameters stay float32
     config.low, config.high = 0.0, 1.0  # what black and white pixels become
     config.pad = 0  # pixels of padding before the random crop
     config.flip = False  # random horizontal flip
 
-    config.batch_size = 100
-    config.balanced = False  # whether a batch is drawn equally from every class
-    config.clean_batch_size = 100
-    config.steps = 3000
-    config.optimizer = "sgd(momentum=0.9)"  # any of Optax, with its arguments but the rate
-    config.learning_rate = 0.1
-    config.schedule = ""  # of the rate, any of Optax, as "cosine_decay_schedule"; empty: constant
-    config.boundaries = ()  # (good) steps after which the learning rate is a tenth, besides
+    config.batch_size = 100  # training examples of a step, on all devices together
+    config.balanced = False  # draw every class equally often
+    config.clean_batch_size = 100  # clean examples of a step, at most clean_size
+    config.steps = 3000  # training steps, a multiple of log_every
+    config.optimizer = "sgd(momentum=0.9)"  # any of Optax, with its arguments except the rate
+    config.learning_rate = 0.1  # the schedule's peak, first or only rate
+    config.schedule = ""  # of the learning rate, as "cosine_decay_schedule"; empty: constant
+    config.boundaries = ()  # steps after which the learning rate drops to a tenth
     config.weight_decay = 0.0  # L2 on kernels, in the gradient
     config.clip_norm = 0.0  # largest norm of the weighted gradient; 0: unlimited
-    config.clean_smoothing = 0.0  # label smoothing of the clean loss that weights are learned by
+    config.clean_smoothing = 0.0  # label smoothing in the clean loss
     config.clean_weight_decay = 0.0  # L2 on kernels in the clean loss, as the authors' code has it
     config.finetune_steps = 0  # steps on the clean set after config.steps, at the last rate
-    config.ema = 0.0  # decay of an average of the parameters, evaluated beside them; 0: none
+    config.ema = 0.0  # decay of an average of the parameters, which is evaluated too; 0: none
 
     config.replicas = 1  # seeds seed, seed + 1, ... trained side by side as one program
     config.parallel = "none"  # how devices share a batch: none (one device), pmap, or jit
-    config.fsdp = False  # jit: parameters and optimizer state are divided among the devices
-    config.batch_norm = "auto"  # moments of each "device" (pmap's auto), or "global": of all
-    config.micro_batches = 1  # parts that a batch is computed in, one after the other
-    config.remat = False  # residual blocks are computed again in the backward pass, not kept
-    config.stream = False  # training images stay on the host; each chunk's are sent ahead of it
+    config.fsdp = False  # jit: shard parameters and optimizer state over the devices
+    config.batch_norm = "auto"  # moments per "device" (auto under pmap) or "global", over all
+    config.micro_batches = 1  # compute a batch in so many parts, one after the other
+    config.remat = False  # recompute residual blocks in the backward pass
+    config.stream = False  # keep training images on the host and send them ahead of their steps
 
     config.log_every = 100  # steps in one compiled call, averaged in one line of metrics
-    config.eval_every = 500
-    config.checkpoint_every = 1000
-    config.keep_checkpoints = 2
-    config.max_bad_steps = 10  # steps in a row without a finite gradient after which a run ends
-    config.tensorboard = False  # the metrics for TensorBoard too; needs the extra `tensorboard`
+    config.eval_every = 500  # steps between evaluations on the test set
+    config.checkpoint_every = 1000  # steps between checkpoints
+    config.keep_checkpoints = 2  # how many of the newest checkpoints are kept
+    config.max_bad_steps = 10  # end a run after so many steps in a row that are not finite
+    config.tensorboard = False  # also log to TensorBoard; needs the extra `tensorboard`
     return config.lock()
 
 
@@ -192,7 +192,7 @@ def _typed(config: ConfigDict) -> ConfigDict:
 
 
 def _check_ranges(config: ConfigDict) -> None:
-    """The ranges that each field has by itself."""
+    """The range of each field by itself."""
     fields = flatten(config.to_dict())
     for field in _POSITIVE:
         _require(fields[field] >= 1, f"config.{field}", fields[field], "an integer above 0")
@@ -233,7 +233,7 @@ def _check_ranges(config: ConfigDict) -> None:
 
 
 def _check_cadence(config: ConfigDict) -> None:
-    """Chunks are of ``log_every`` steps: all that happens, happens between two of them."""
+    """Everything else happens between two chunks of ``log_every`` steps."""
     every, last = config.log_every, config.steps + config.finetune_steps
     _require(last < 2**31, "config.steps", config.steps, "fewer than 2**31 steps in all")
     for field in ("steps", "eval_every", "checkpoint_every", "finetune_steps"):
@@ -243,7 +243,7 @@ def _check_cadence(config: ConfigDict) -> None:
 
 
 def _check_scale(config: ConfigDict) -> None:
-    """What replicas, devices, micro-batches and streams ask of each other."""
+    """Which of replicas, devices, micro-batches and streams go together."""
     parallel = config.parallel
     devices = jax.device_count() if parallel != "none" else 1
     takes = "False where config.parallel is not jit"

@@ -1,8 +1,8 @@
-"""How a run can end early, each told to its user in one line."""
+"""How a run can end early; each error is one line for the user."""
 
 
 class RunError(RuntimeError):
-    """A run that cannot go on: one line for the user; what was saved before is kept."""
+    """A run that cannot continue: one line for the user; what was saved before is kept."""
 
 
 class Ended(RunError):  # noqa: N818 - no error of this call's
@@ -14,4 +14,4 @@ class OutOfMemory(RunError):  # noqa: N818 - the field's own word
 
 
 class ConfigError(ValueError):
-    """A run that cannot be as asked for: one line for the user, raised before any work starts."""
+    """A run that is not possible as configured: one line for the user, before any work starts."""

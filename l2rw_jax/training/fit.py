@@ -95,7 +95,7 @@ def fit(
       The ``Model`` and the ``Fitted`` networks.
 
     Raises:
-      ConfigError: the config asks for what is not there.
+      ConfigError: a field of the config cannot be used.
       RunError: the training diverged.
     """
     config = ConfigDict(config)
@@ -172,7 +172,7 @@ def _predict(model: Model, params: Any, model_state: Any, images: jax.Array) -> 
 
 
 class _Programs(NamedTuple):
-    """What a training compiles: kept, so that the next one on such data does not again."""
+    """The compiled programs of a training, kept for the next one on data of the same shapes."""
 
     model: Model
     num_steps: int

@@ -1,4 +1,4 @@
-"""SIGTERM and SIGINT as a wish to stop, which the loop grants between two chunks."""
+"""SIGTERM and SIGINT as a request to stop, which the loop obeys between two chunks."""
 
 import contextlib
 import signal
@@ -15,15 +15,15 @@ SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 
 class Stopped(Exception):  # noqa: N818 - not an error
-    """The run was asked to stop; it has saved its state, and goes on when it is started again."""
+    """The run was asked to stop. Its state is saved; it continues when it is started again."""
 
 
 @contextlib.contextmanager
 def stop_on_signal() -> Iterator[Callable[[], bool]]:
     """Yields ``asked() -> bool``: whether a signal came, in this process or another of the run.
 
-    A second signal acts as it would have without this. Outside the main thread, where Python takes
-    no handlers, none is ever asked for.
+    A second signal acts as it would have without this. Outside the main thread Python allows no
+    handlers, and ``asked`` is always False there.
     """
     came: list[int] = []
     before: dict[signal.Signals, Any] = {}

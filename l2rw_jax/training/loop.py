@@ -35,17 +35,17 @@ def train_and_evaluate(config: ConfigDict, workdir: files.StrPath) -> dict[str, 
     Args:
       config: fields as ``default_config`` has them.
       workdir: folder of the run. One that holds this run's result is left as it is; one that
-        holds its checkpoints goes on from the newest: on the same devices bit for bit as if never
-        stopped.
+        holds its checkpoints continues from the newest: on the same devices, bit for bit as if
+        never stopped.
 
     Returns:
       The result, a dict, as in result.json; of replicas, figures are lists.
 
     Raises:
-      ConfigError: the run cannot be as asked for; nothing was written.
-      RunError: the run cannot go on; earlier checkpoints are kept. One that diverged has ended: the
-        same call raises the same again.
-      Stopped: SIGTERM or SIGINT came; the state is saved, or the result if that was the end.
+      ConfigError: the run is not possible as configured; nothing was written.
+      RunError: the run cannot continue; earlier checkpoints are kept. A run that diverged has
+        ended: the same call raises the same error.
+      Stopped: SIGTERM or SIGINT came; the state is saved, or the result after the last step.
     """
     config, workdir = validate(config), files.as_folder(workdir)
     result = files.check_workdir(workdir, config)
@@ -68,7 +68,7 @@ def train_and_evaluate(config: ConfigDict, workdir: files.StrPath) -> dict[str, 
 
 @contextlib.contextmanager
 def _one_line(config: ConfigDict) -> Iterator[None]:
-    """What data and memory can do to a run under way, as a ``RunError``."""
+    """Errors of data and memory during a run, as a ``RunError``."""
     try:
         yield
     except data.ReadError as error:
@@ -173,7 +173,7 @@ def _finish(
 
 
 def _agreed(start: int) -> int:
-    """The step to go on from, which must be the same in all processes."""
+    """The step to continue from, which must be the same in all processes."""
     if jax.process_count() > 1:
         starts = multihost_utils.process_allgather(np.array(start)).tolist()
         if len(set(starts)) > 1:
@@ -202,7 +202,7 @@ def _open_log(run: Run, workdir: Path, start: int) -> Iterator[Log]:
 
 
 def _progress(line: dict[str, Any], evaluations: Evaluations) -> dict[str, str]:
-    """What stands behind the progress bar; of replicas, means."""
+    """The figures behind the progress bar; of replicas, their means."""
     shown = {"loss": f"{np.mean(line['loss']):.3f}"}
     if evaluations:
         shown["accuracy"] = f"{np.mean(evaluations[max(evaluations)]['test_accuracy']):.3f}"
@@ -212,7 +212,7 @@ def _progress(line: dict[str, Any], evaluations: Evaluations) -> dict[str, str]:
 def _reason_to_end(
     run: Run, workdir: Path, step: int, metrics: dict[str, np.ndarray], asked: bool
 ) -> Exception | None:
-    """The exception to end the run with after this step; None to go on."""
+    """The exception to end the run with after this step; None to continue."""
     most = run.config.max_bad_steps
     row = np.atleast_2d(metrics["bad_in_a_row"]).min(0)  # of replicas, while one is good it goes on
     if (row >= most).any():
@@ -228,7 +228,7 @@ def _reason_to_end(
 
 
 def diverged(where: str, most: int, workdir: files.StrPath) -> str:
-    """What a run says that ends after ``most`` bad steps in a row."""
+    """The message of a run that ends after ``most`` bad steps in a row."""
     return (
         f"{where}: the loss, the gradient or all scores were not finite for {most} steps in a "
         f"row (config.max_bad_steps); the last good parameters are saved in {workdir}; try a "
@@ -239,7 +239,7 @@ def diverged(where: str, most: int, workdir: files.StrPath) -> str:
 def _result(
     run: Run, evaluations: Evaluations, examples: Mapping[str, np.ndarray]
 ) -> dict[str, Any]:
-    """What result.json says of the training; of replicas, a list under each figure."""
+    """The training's part of result.json; of replicas, a list under each figure."""
     config, last = run.config, max(evaluations)
     accuracy = [evaluations[step]["test_accuracy"] for step in evaluations]
 

@@ -31,8 +31,8 @@ def make_optimizer(config: ConfigDict) -> optax.GradientTransformationExtraArgs:
       config: a validated config.
 
     Raises:
-      ConfigError: ``config.optimizer`` or ``config.schedule`` is none of Optax's, or an argument
-        is none that it takes.
+      ConfigError: ``config.optimizer`` or ``config.schedule`` is not one of Optax's, or does not
+        take an argument.
 
     >>> from l2rw_jax.training.config import default_config
     >>> type(make_optimizer(default_config())).__name__
@@ -64,7 +64,7 @@ def make_inner(config: ConfigDict) -> optax.GradientTransformation | None:
     """The optimizer of l2rw's look-ahead, at the first learning rate; None for plain SGD.
 
     Raises:
-      ConfigError: ``config.inner`` is none of Optax's, or an argument is none that it takes.
+      ConfigError: ``config.inner`` is not one of Optax's, or does not take an argument.
     """
     if not config.inner:
         return None
@@ -75,12 +75,12 @@ def make_schedule(config: ConfigDict) -> optax.Schedule:
     """The learning rate by the number of good steps.
 
     ``config.learning_rate`` is the schedule's ``peak_value``, ``init_value`` or ``value``, and
-    ``config.steps`` its length, where the text names no other; after each of ``config.boundaries``
-    it is a tenth of what it would be.
+    ``config.steps`` its length, unless the text names others. After each of ``config.boundaries``
+    the rate drops to a tenth.
 
     Raises:
-      ConfigError: the schedule is none of Optax's, an argument is none that it takes, or a rate is
-        negative or not finite.
+      ConfigError: the schedule is not one of Optax's, does not take an argument, or gives a rate
+        that is negative or not finite.
 
     >>> from l2rw_jax.training.config import default_config
     >>> config = default_config()
@@ -100,7 +100,7 @@ def make_schedule(config: ConfigDict) -> optax.Schedule:
     tenths = optax.piecewise_constant_schedule(1.0, {int(b): 0.1 for b in config.boundaries})
 
     def rate_at(step: ArrayLike) -> jax.Array:
-        step = jnp.minimum(step, steps)  # fine-tuning goes on at the last rate
+        step = jnp.minimum(step, steps)  # fine-tuning continues at the last rate
         return schedule(step) * tenths(step)
 
     try:
@@ -142,7 +142,7 @@ def check_optimizer(
     """
     try:
         _, state = jax.eval_shape(lambda p: optimizer.update(p, optimizer.init(p), p), params)
-    except Exception as error:  # in as many ways as there are optimizers
+    except Exception as error:  # each optimizer fails in its own way
         raise _refusal(field, text, error) from error
     for leaf in jax.tree.leaves(state):
         if jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key):
@@ -169,7 +169,7 @@ def _build(field: str, text: str, offered: dict[str, Any]) -> Any:
     offered = {name: value for name, value in offered.items() if name in parameters}
     try:
         return function(**offered | given)
-    except Exception as error:  # Optax's own checks raise whatever they like
+    except Exception as error:  # Optax's own checks raise errors of many types
         raise _refusal(field, text, error) from error
 
 

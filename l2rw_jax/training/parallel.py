@@ -1,4 +1,4 @@
-"""How devices share a run: where its arrays lie, and how a chunk of steps becomes one program."""
+"""How devices share a run: where arrays live, and how a chunk of steps becomes one program."""
 
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
@@ -64,7 +64,7 @@ def make_engine(config: ConfigDict, *, num_steps: int) -> Engine:
     """
     if config.parallel == "pmap":
         return _pmap(num_steps)
-    # Process by process, since each brings its columns of a batch.
+    # Process by process, since each supplies its columns of a batch.
     devices = sorted(jax.devices(), key=lambda device: (device.process_index, device.id))
     if config.parallel == "none":
         devices = devices[:1]
@@ -72,14 +72,14 @@ def make_engine(config: ConfigDict, *, num_steps: int) -> Engine:
 
 
 def _jit(devices: Sequence[Any], num_steps: int, *, fsdp: bool, replicas: bool) -> Engine:
-    """One program over a mesh, which the compiler divides: the step sees whole arrays."""
+    """One program over a mesh, sharded by the compiler: the step sees whole arrays."""
     mesh = Mesh(np.array(devices), (AXIS,))
     whole = NamedSharding(mesh, PartitionSpec())
     parts = NamedSharding(mesh, PartitionSpec(AXIS))
     columns = parts if num_steps == 1 else NamedSharding(mesh, PartitionSpec(None, AXIS))
 
     def place(array: Any) -> NamedSharding:
-        """Where an array of the state lies: with FSDP, divided along its largest axis that can."""
+        """The sharding of an array of the state: with FSDP, along its largest divisible axis."""
         sizes = [n if n % len(devices) == 0 else 0 for n in array.shape]
         if not fsdp or not any(sizes):
             return whole
@@ -206,7 +206,7 @@ def _share(size: int) -> tuple[int, int]:
 
 
 def _from_processes(array: Any, sharding: NamedSharding) -> jax.Array:
-    """An array over the devices of all processes, of what each has on the host."""
+    """An array over the devices of all processes, from each one's rows on the host."""
     if jax.dtypes.issubdtype(array.dtype, jax.dtypes.prng_key):
         return jax.random.wrap_key_data(_from_processes(jax.random.key_data(array), sharding))
     return jax.make_array_from_process_local_data(sharding, np.asarray(array))

@@ -49,7 +49,7 @@ class RunData(NamedTuple):
     test_labels: Any
 
 
-# What replicas have each of their own (axis 0), and what they share (None).
+# Which arrays replicas have of their own (axis 0), and which they share (None).
 REPLICA_AXES = RunData(
     images=None,
     train=Part(0, 0),
@@ -88,8 +88,8 @@ def prepare(config: ConfigDict) -> tuple[RunData, int]:
     num_classes = len(config.classes) or dataset.num_classes
     labels, test_labels = places[dataset.train_labels], places[dataset.test_labels]
     given = labels if dataset.given_labels is None else places[dataset.given_labels]
-    # Of a selection of classes, an example is there if both its labels are: whoever collects these
-    # classes alone gives no other label.
+    # With a selection of classes, keep an example only if both its labels are in it: people who
+    # collect these classes alone give no other label.
     chosen = np.flatnonzero((labels >= 0) & (given >= 0))
     labels, given = labels[chosen], given[chosen]
     test_chosen = np.flatnonzero(test_labels >= 0)
@@ -98,7 +98,7 @@ def prepare(config: ConfigDict) -> tuple[RunData, int]:
             f"config.classes: got {tuple(config.classes)}, of which the test set has no example; "
             "takes classes that it has."
         )
-    # A stream each, so that more noise, say, leaves the split as it is.
+    # One stream each, so that more noise, for example, leaves the split as it is.
     imbalance_seed, split_seed, noise_seed, val_noise_seed = (
         int(seed) for seed in np.random.SeedSequence(config.seed).generate_state(4)
     )
@@ -150,7 +150,7 @@ def prepare(config: ConfigDict) -> tuple[RunData, int]:
 
 @contextlib.contextmanager
 def _refused(prefix: str) -> Iterator[None]:
-    """What the data functions refuse, as a mistake in the config."""
+    """An error of the data functions, as a mistake in the config."""
     try:
         yield
     except (ValueError, TypeError, OSError, data.ReadError) as error:
@@ -191,7 +191,7 @@ def with_seed(config: ConfigDict, seed: int) -> ConfigDict:
 
 
 def without_train_images(run_data: RunData) -> RunData:
-    """The same with only the images that do not have to be streamed: clean, validation, test.
+    """The same data with only the images that are not streamed: clean, validation, test.
 
     ``train.index`` still counts the rows of all images.
     """

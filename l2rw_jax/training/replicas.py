@@ -27,7 +27,7 @@ def train_seeds(
 
     Those that are not done yet train as one program (``config.replicas``), in the folder
     ``seedsFIRST-LAST`` beside theirs; if that does not fit into the device's memory, in two, and so
-    on. On a CPU they train one after the other: convolutions with a kernel each are slow there.
+    on. On a CPU they train one after the other: batched kernels make convolutions slow there.
 
     Args:
       config: a config of one replica; its seed is the first.
@@ -35,7 +35,7 @@ def train_seeds(
       together: whether to train them as one program; by default on accelerators.
 
     Returns:
-      Their results, a list of dicts; for a seed that cannot go on, the ``RunError`` that says why.
+      Their results, a list of dicts; for a seed that cannot continue, the ``RunError``.
 
     Raises:
       ConfigError, Stopped: as ``train_and_evaluate`` does.
@@ -85,7 +85,7 @@ def _train_together(config: ConfigDict, seeds: list[int], folder_of: Mapping[int
         fits = True
     except RunError as error:
         if not isinstance(error, OutOfMemory) or any(joint.glob("checkpoints/[0-9]*")):
-            # One seed's end is no reason to lose the others.
+            # One seed's failure must not stop the others.
             logging.warning("%s: its seeds are trained one by one: %s", joint, error)
             return
         logging.warning("%d replicas do not fit into memory: halving", len(seeds))
@@ -106,7 +106,7 @@ def _replicated(config: ConfigDict, count: int) -> ConfigDict:
 
 
 def _split(first: ConfigDict, count: int, joint: Path, folder_of: Mapping[int, Path]) -> None:
-    """Writes the replicas' files, each as its seed alone would have left them, the result last."""
+    """Writes each replica's files, as a run of its seed alone would; the result last."""
     config = validate(_replicated(first, count))
     result = cast(dict[str, Any], files.check_workdir(joint, config))
     lines = files.read_metrics(joint)

@@ -1,4 +1,4 @@
-"""From a config to all that its run needs: made once, checked, and nothing written yet."""
+"""From a config to everything its run needs: made once, checked, nothing written yet."""
 
 import fnmatch
 import functools
@@ -33,7 +33,7 @@ from l2rw_jax.training.step import Step, make_chunk, make_predict, make_step
 
 
 class Cadence(NamedTuple):
-    """When a run does what, in steps.
+    """When a run logs, evaluates and saves, in steps.
 
     Attributes:
       log: steps in one compiled call's line of metrics; all others are multiples of it.
@@ -84,7 +84,7 @@ class Run(NamedTuple):
 
 
 def resolve(config: ConfigDict, prepared: tuple[RunData, int] | None = None) -> Run:
-    """Makes all that a run needs, without writing or training anything.
+    """Makes everything a run needs, without writing or training anything.
 
     Args:
       config: some or all fields of ``default_config``.
@@ -92,7 +92,7 @@ def resolve(config: ConfigDict, prepared: tuple[RunData, int] | None = None) -> 
         the config says.
 
     Raises:
-      ConfigError: the run cannot be as asked for.
+      ConfigError: the run is not possible as configured.
     """
     config = validate(config)
     if config.score_every > 1 and convolves_on_cpu(config):
@@ -148,7 +148,7 @@ def resolve(config: ConfigDict, prepared: tuple[RunData, int] | None = None) -> 
         make_chunk(step, num_steps, average_over=average_over)
         for step in (make(method, inner=inner), make(get_method("clean_only"), finetune=True))
     )
-    if inner and config.replicas == 1:  # only a trace tells whether it has a derivative
+    if inner and config.replicas == 1:  # only tracing shows whether it has a derivative
         try:
             step = make(method, inner=inner, axis_name=None)
             jax.eval_shape(step, jax.eval_shape(create), run_data, key)
@@ -267,7 +267,7 @@ def _initial_state(
 
 
 def _check_memory(config: ConfigDict, state: TrainState, run_data: RunData) -> None:
-    """Refuses a run whose state and images alone are more than the devices can hold."""
+    """Refuses a run whose state and images alone exceed the devices' memory."""
     devices = jax.local_devices() if config.parallel != "none" else jax.local_devices()[:1]
     divided = jax.device_count() if config.fsdp else 1
     needed = (_bytes(state) + _bytes(state.params)) // divided  # with the gradient

@@ -1,4 +1,4 @@
-"""What a training step reads and writes."""
+"""The state that a training step reads and writes."""
 
 from collections.abc import Mapping
 from typing import Any, NamedTuple
@@ -48,7 +48,7 @@ class TrainState(NamedTuple):
 
 
 def network(params: Mapping[str, Any]) -> dict[str, Any]:
-    """``params`` without the method's own, which are no part of the network."""
+    """``params`` without those of the method, which are not part of the network."""
     return {name: p for name, p in params.items() if name not in ("transition", "weighting")}
 
 
@@ -94,7 +94,7 @@ def create_state(
 
 
 def method_params(method: Method, key: jax.Array, confusion: jax.Array) -> dict[str, Any]:
-    """The parameters of the method's own: S-Model's ``transition``, a learned ``weighting``.
+    """The method's own parameters: S-Model's ``transition``, a learned ``weighting``.
 
     Args:
       method: a ``Method``.
@@ -123,7 +123,7 @@ def initial_transition(method: Method, confusion: jax.Array) -> jax.Array | None
         return losses.transition_logits(jnp.eye(len(confusion)))
     counts = confusion.sum(1, keepdims=True)
     known = confusion / jnp.maximum(counts, 1)
-    # A class without a training example: nothing is known of its noise.
+    # A class without training examples: its noise is unknown.
     return losses.transition_logits(jnp.where(counts > 0, known, jnp.eye(len(confusion))))
 
 

@@ -49,8 +49,8 @@ def make_step(
 
     A step samples, augments, weights and updates. What it draws follows from ``key`` and
     ``state.step`` alone: indices uniformly with replacement for the batch, without for the clean
-    batch. A step whose loss or gradient is not finite, or none of whose scores is, changes
-    nothing but the counters; the learning rate's schedule, too, counts good steps.
+    batch. If its loss or gradient is not finite, or none of its scores is, a step changes
+    only the counters; the schedule of the learning rate counts good steps alone.
 
     Args:
       method: the ``Method``.
@@ -58,16 +58,16 @@ def make_step(
       optimizer: an Optax optimizer for the model's parameters.
       batches: the ``Batches``.
       schedule: the learning rate by the number of good steps.
-      micro_batches: parts that a batch is computed in, one after the other.
+      micro_batches: how many parts a batch is computed in, one after the other.
       clean_smoothing: label smoothing in the clean loss.
       clean_weight_decay: L2 on kernels in the clean loss.
       inner: the optimizer of l2rw's look-ahead, as ``method`` has it.
-      score_every: steps from one that scores to the next; in between examples keep their weights.
+      score_every: score every so many steps; in between, examples keep their weights.
       ema: decay of ``state.ema_params``; 0 for none.
       axis_name: mapped axis of the devices that share a batch. Each draws the whole batch's indices
         and takes its part, so that any number of devices trains on the same images.
-      shard: what says to the compiler that a batch's arrays are divided among devices;
-      replicate: that they lie whole on each.
+      shard: tells the compiler that a batch's arrays are sharded over the devices;
+      replicate: that each device holds all of them.
       finetune: leave the examples' weights as they are.
 
     Returns:
@@ -142,7 +142,7 @@ def make_step(
                 weight_count=state.weight_count.at[rows].add(1),
             )
         if score_every > 1 and not finetune:
-            # Of an example that was drawn twice the larger: the last would be any of them.
+            # If an example was drawn twice, the larger weight; which one is last is not defined.
             latest = state.kept_weight.at[rows].set(-1).at[rows].max(weights)
             updated = updated._replace(
                 kept_weight=jnp.where(batch["scored"], latest, state.kept_weight)
@@ -216,7 +216,7 @@ def make_predict(
 def _gather(
     examples: tuple[jax.Array, ...], correct: jax.Array, axis_name: str | None
 ) -> tuple[Sequence[jax.Array], jax.Array]:
-    """The whole batch's values ``[b]`` of these of a part, and accuracy ``[]``: one collective."""
+    """The whole batch's values ``[b]`` from this part's, and accuracy ``[]``: one collective."""
     accuracy = jnp.mean(correct, dtype=examples[0].dtype)
     if axis_name is None:
         return examples, accuracy
@@ -230,8 +230,8 @@ def _make_forward(
 ) -> Callable[[optax.Params, Arrays], tuple[Any, Any]]:
     """Returns ``forward(params, batch) -> ((logits, features), model_state)``, in training.
 
-    With micro-batches one part is computed after the other and again in the backward pass, so that
-    no more than one part's activations are kept. Batch normalisation then sees a part at a time.
+    With micro-batches, parts are computed in turn, and again in the backward pass, so only one
+    part's activations are kept. Batch normalisation then sees one part at a time.
     """
 
     def apply(params: optax.Params, images: jax.Array, rng: jax.Array) -> tuple[Any, Any]:

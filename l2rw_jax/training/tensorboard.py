@@ -21,10 +21,10 @@ def open_board(run: Run, workdir: Path, start: int) -> Iterator[Board]:
     """Yields ``log(line, classes, (weight_sum, weight_count))``.
 
     It writes a line of metrics as scalars, and with an evaluation's classes the weights of the
-    examples as histograms and the test set's confusion as a picture. A run that goes on from step
-    ``start`` goes on in the same log: what that had of later steps is dropped.
+    examples as histograms and the test set's confusion as a picture. A run that continues from
+    step ``start`` continues in the same log; later steps in it are dropped.
     """
-    # Slow to import, and the last of the extra `tensorboard`.
+    # Slow to import, and in the extra `tensorboard`.
     from tensorboardX import summary, utils
     from tensorboardX.proto.event_pb2 import Event, SessionLog
     from tensorboardX.record_writer import RecordWriter
@@ -56,7 +56,7 @@ def open_board(run: Run, workdir: Path, start: int) -> Iterator[Board]:
                 records.write(event.SerializeToString())
             records.flush()
 
-    # Not by tensorboardX's writer: its thread would wait for ever on a full disk.
+    # Not by tensorboardX's writer, whose thread would wait for ever on a full disk.
     with written(folder):
         folder.mkdir(exist_ok=True)
         names = (folder / f"events.out.tfevents.{n:06d}" for n in itertools.count())

@@ -146,7 +146,7 @@ def _readable(path: Path) -> Iterator[None]:
 
 @contextlib.contextmanager
 def written(path: Path) -> Iterator[None]:
-    """What the file system refuses is a ``RunError``."""
+    """An error of the file system becomes a ``RunError``."""
     try:
         yield
     except OSError as error:
@@ -164,7 +164,7 @@ def append_metrics(workdir: StrPath, line: dict[str, Any]) -> None:
 
 
 def read_metrics(workdir: StrPath) -> list[dict[str, Any]]:
-    """The lines of metrics.jsonl, as dicts; what is damaged is left out, and said so."""
+    """The lines of metrics.jsonl, as dicts; damaged ones are skipped and logged."""
     path = Path(workdir, METRICS)
     try:
         written = path.read_bytes().splitlines()
@@ -194,7 +194,7 @@ def keep_metrics(workdir: StrPath, step: int) -> None:
 
 
 def write_weights(workdir: StrPath, arrays: Mapping[str, ArrayLike]) -> None:
-    """Writes what is known of each training example, ``[n]`` each, to weights.npz."""
+    """Writes the weights and margins of the training examples, ``[n]`` each, to weights.npz."""
     path = Path(workdir, WEIGHTS)
     kept: dict[str, Any] = {name: arrays[name] for name in _WEIGHTS}
     with written(path):

@@ -77,6 +77,8 @@ def test_a_sweep_reports_and_does_not_repeat_itself(tmp_path):
     assert "--seeds=2" in report["command"] and report["versions"]["jax"]
     for figure in ("accuracy", "weights"):
         assert (tmp_path / f"sweep-{figure}.png").stat().st_size > 10_000
+    page = (tmp_path / "report.html").read_text()
+    assert page.count("<li>") == 20 and "labels that l2rw/seed0 doubts most" in page
     stamp = (tmp_path / "l2rw/seed1/result.json").stat().st_mtime_ns
     assert run_program("sweep", arguments).out == done.out
     assert (tmp_path / "l2rw/seed1/result.json").stat().st_mtime_ns == stamp
@@ -92,6 +94,7 @@ def test_a_sweep_over_a_field(tmp_path):
     assert done.returncode == 0, done.stderr
     assert "| 0.0 | baseline |" in done.stdout and "| 0.4 | baseline |" in done.stdout
     assert (tmp_path / "out/noise-noise.ratio.png").exists()
+    assert (tmp_path / "runs/report.html").read_text().count("<img") == 1  # the figure alone
     assert (tmp_path / "runs/noise.ratio=0.4/baseline/seed0/result.json").exists()
 
 

@@ -1,5 +1,6 @@
 """Tables against closed forms, figures as files with the right lines in them."""
 
+import matplotlib
 import numpy as np
 import pytest
 
@@ -47,3 +48,32 @@ def test_figures_are_written(tmp_path):
     reports.plot_sweep(points, tmp_path / "sweep.png", xlabel="x", title="t")
     for name in ("curves", "weights", "none", "sweep"):
         assert (tmp_path / f"{name}.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_the_title_of_a_figure_is_its_answer(tmp_path, monkeypatch):
+    answers = []
+    monkeypatch.setattr(
+        "l2rw_jax.reports.figures.set_titles", lambda axes, answer, about: answers.append(answer)
+    )
+    lines = {
+        "a": [[{"step": 10, "test_accuracy": 0.6}]],
+        "b": [[{"step": 10, "test_accuracy": 0.7}]],
+    }
+    reports.plot_curves(lines, tmp_path / "curves.png", title="t")
+    groups = {"a": {0: [0.5], 1: [0.9]}, "b": {0: [0.6], 1: [0.8]}}
+    reports.plot_sweep(groups, tmp_path / "sweep.png", xlabel="noise", title="t")
+    reports.plot_sweep({"a": groups["a"]}, tmp_path / "one.png", xlabel="noise", title="t")
+    corrupted = np.array([True, False])
+    reports.plot_weights(np.array([0.5, 2.0]), corrupted, tmp_path / "weights.png", title="t")
+    assert answers == [
+        "b ends highest, at 70.0 %",
+        "At noise = 1, a is highest",
+        "a is highest at noise = 1: 90.0 %",
+        "A corrupted label weighs 25 % of a right one",
+    ]
+
+
+def test_the_style_of_figures_stays_in_them(tmp_path):
+    before = dict(matplotlib.rcParams)
+    reports.plot_sweep({"a": {0: [0.5]}}, tmp_path / "sweep.png", xlabel="noise", title="t")
+    assert dict(matplotlib.rcParams) == before

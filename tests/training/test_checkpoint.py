@@ -88,6 +88,15 @@ def test_without_a_checkpoint_there_is_none(tmp_path):
     assert _restore(tmp_path) is None
 
 
+def test_notes_of_steps_of_unlike_lengths_come_back(tmp_path):
+    """JSON makes text of the steps, and as text 1000 comes before 200."""
+    with checkpoint.open_checkpoints(tmp_path, 1) as checkpoints:
+        checkpoint.save(checkpoints, _state(1000), {"evaluations": {200: 0.5, 1000: 0.6}})
+    with checkpoint.open_checkpoints(tmp_path, 1) as checkpoints:
+        _, notes = checkpoint.restore_newest(checkpoints, _state(0))
+    assert notes == {"evaluations": {"200": 0.5, "1000": 0.6}}
+
+
 def test_what_is_saved_is_a_copy(tmp_path):
     """The loop donates the buffers of what it saved to its next steps."""
     advance = jax.jit(lambda s: jax.tree.map(lambda x: x + 1, s), donate_argnums=0)

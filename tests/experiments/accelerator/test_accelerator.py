@@ -1,0 +1,142 @@
+"""What is run on an accelerator: each piece ends in a line, what is done is not run again."""
+
+import importlib.util
+import json
+import shlex
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import forked
+import pytest
+
+from experiments.accelerator import execute
+from experiments.accelerator.pieces import METHODS, Piece, pieces
+from experiments.accelerator.summary import summary
+from experiments.reproduce.plan import make_plan
+from experiments.reproduce.scales import SCALES
+
+ROOT = Path(__file__).parents[3]
+
+
+def _piece(name, code, minutes=1.0):
+    return Piece("part", name, ("timeit", "-n1", "-r1", code), minutes)
+
+
+def test_a_piece_that_fails_leaves_a_line_and_the_others_go_on(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(execute, "LEAST", 0.0)
+    chosen = [
+        _piece("bad", "raise ValueError('no such thing')"),
+        _piece("long", "import time; time.sleep(60)", minutes=0.01),
+        _piece("good", f"open({str(tmp_path / 'runs')!r}, 'a').write('x')"),
+    ]
+    record = {"device": "a device", "pieces": {}}
+    started = time.monotonic()
+    for _ in range(2):
+        execute.run_all(chosen, tmp_path, record, 30)
+    assert time.monotonic() - started < 25
+    assert (tmp_path / "runs").read_text() == "x"  # once
+    found = json.loads((tmp_path / "parts.json").read_text())["pieces"]
+    assert {name: piece["status"] for name, piece in found.items()} == {
+        **{"bad": "failed", "long": "stopped", "good": "done"}
+    }
+    assert found["bad"]["line"] == "ValueError: no such thing"
+    assert found["good"]["command"].startswith("python -m timeit")
+    told = capsys.readouterr().out.splitlines()
+    assert len(told) == 5 and told[0] == "bad: failed: ValueError: no such thing"
+    assert "| bad | failed | " in (tmp_path / "summary.md").read_text()
+
+
+def test_without_time_nothing_is_started(tmp_path):
+    record = {"device": "a device", "pieces": {}}
+    execute.run_all([_piece("good", "pass")], tmp_path, record, 1)
+    assert record["pieces"]["good"]["status"] == "not run"
+
+
+def test_an_interrupted_piece_is_stopped_and_recorded(tmp_path):
+    code = """
+import signal, sys
+from pathlib import Path
+from experiments.accelerator import execute
+from experiments.accelerator.pieces import Piece
+signal.signal(signal.SIGTERM, signal.default_int_handler)
+code = "import os, time; print(os.getpid(), flush=True); time.sleep(60)"
+piece = Piece("part", "long", ("timeit", "-n1", "-r1", code), 1.0)
+execute.run_all([piece], Path(sys.argv[1]), {"device": "", "pieces": {}}, 60)
+"""
+    process = subprocess.Popen(
+        [sys.executable, "-c", code, tmp_path], cwd=ROOT, stderr=subprocess.DEVNULL
+    )
+    log = tmp_path / "long.log"
+    while not (log.exists() and log.read_text()):
+        assert process.poll() is None
+        time.sleep(0.1)
+    process.terminate()
+    assert process.wait(30)
+    pid = log.read_text().splitlines()[0]
+    assert not Path("/proc", pid).exists()
+    assert json.loads((tmp_path / "parts.json").read_text())["pieces"]["long"]["status"] == (
+        "stopped"
+    )
+
+
+def test_the_summary_holds_the_ratios_to_their_goals(tmp_path):
+    setting = {"model": "resnet-32", "batch": 100, "clean_batch": 100, "precision": "tf32"}
+    times = {"ours plain": 2.0, "ours l2rw forward": 4.5, "torch plain": 1.0}
+    times |= {"torch create_graph": 54.0, "torch forward_ad_shared, CUDA graph": 9.0}
+    rows = [setting | {"implementation": name, "median_ms": ms} for name, ms in times.items()]
+    rows.append(setting | {"implementation": "torch higher", "error": "failed"})
+    (tmp_path / "benchmark-a.json").write_text(json.dumps({"rows": rows}))
+    run = {"steps": 60, "steps_per_second": 0.5, "replicas": 2, "compile_seconds": 30.0}
+    done = [run | {"test_accuracy": accuracy} for accuracy in (0.5, 0.7)]
+    (tmp_path / "table2-l2rw.json").write_text(json.dumps({"runs": done}))
+    joint = tmp_path / "runs" / "table2" / "random" / "seeds0-4"
+    joint.mkdir(parents=True)
+    (joint / "config.json").write_text(json.dumps({"steps": 600, "replicas": 5}))
+    (joint / "metrics.jsonl").write_text('{"step": 20, "steps_per_second": 5.0}\n')
+    text = summary(tmp_path, {"device": "a device", "pieces": {}})
+    assert "| resnet-32 | 100 | 100 | tf32 | 4.5 | 2.25, missed | 12.00 | 2.00, missed |" in text
+    # Two replicas in 120 seconds and 30 of compiling: all seeds together.
+    assert "| l2rw | 2 | 0.5 | 2.5 | 60.00 ± 127.06 |" in text
+    assert "| random | 5 | 5 | 2.0 at this speed | - (20 of 600 steps) |" in text
+
+
+@pytest.mark.parametrize("smoke", [True, False])
+def test_the_commands_are_of_programs_that_there_are(tmp_path, smoke):
+    chosen = pieces(tmp_path, smoke=smoke)
+    assert len({piece.name for piece in chosen}) == len(chosen)
+    assert [piece.part for piece in chosen if piece.name in ("tests", "throughput", "table1")] == [
+        *("tests", "throughput", "table1")
+    ]
+    for piece in chosen:
+        assert importlib.util.find_spec(piece.command[0])
+        for word in piece.command:
+            path = word.removeprefix("--config=").partition(":")[0]
+            assert not path.endswith(".py") or (ROOT / path).is_file()
+
+
+def test_table_2_has_the_paper_s_protocol(tmp_path):
+    """Of what the sweep trains, and ``reproduce --scale=paper``."""
+    command = next(p.command for p in pieces(tmp_path, smoke=False) if p.name == "table2-l2rw")
+    assert "--config=configs/cifar10_background.py" in command and "--methods=l2rw" in command
+    assert f"--seeds={SCALES['paper']['background'].seeds}" in command
+    plan = make_plan("table2", "paper", rows=["Ours"], columns=["CIFAR-10"])
+    config = plan.runs[plan.groups[0][0]]
+    assert config.finetune_steps == 0 and (config.model, config.steps) == ("resnet-32", 80_000)
+    assert {m for m in METHODS} == {"l2rw", "baseline", "random", "evidence"}
+
+
+def test_mistakes_are_one_line(tmp_path):
+    (tmp_path / "parts.json").write_text('{"smoke": false, "pieces": {}}')
+    forked.check_refusals(
+        {
+            "accelerator": {
+                "": "--smoke: missing, and JAX finds a CPU alone",
+                "--smoke --parts=tests,tabel2": "did you mean 'table2'?",
+                "--smoke --minutes=0": "--minutes: got 0; takes a positive number",
+                f"--smoke --output={shlex.quote(str(tmp_path))}": "is of no smoke run",
+            }
+        },
+        tmp_path,
+    )

@@ -1,0 +1,56 @@
+"""README's picture shows what results/human-cpu.json holds, with the answer as its title."""
+
+import json
+from pathlib import Path
+
+import pytest
+from PIL import Image
+from programs import run_program
+
+from experiments.reproduce import before_after
+
+RESULTS = Path(__file__).parents[3] / "results/human-cpu.json"
+
+
+def _pairs(people, made):
+    """Two seeds each; everything but people's labels gains what ``made`` says."""
+    pairs = {name: ([70.0, 72.0], [70.0 + made, 72.0 + made]) for name in before_after.ROWS}
+    return pairs | {"human, 1000 clean": ([70.0, 72.0], [70.0 + people, 72.0 + people])}
+
+
+def test_the_title_says_what_is_gained():
+    title = before_after.title(_pairs(1.26, 7.6)).replace("\n", " ")
+    assert (
+        title
+        == "1,000 trusted labels add 1.3 points on labels by people, and up to 8 on made noise"
+    )
+    lost = before_after.title(_pairs(-0.5, 7.6)).replace("\n", " ")
+    assert lost.startswith("1,000 trusted labels take 0.5 points on labels by people")
+
+
+def test_gains_are_paired_by_seeds():
+    mean, half_width = before_after.gain([70.0, 80.0], [71.0, 81.0])
+    assert mean == pytest.approx(1) and half_width == pytest.approx(
+        0
+    )  # the seeds' own level is out
+
+
+def test_the_picture_is_drawn_from_the_report_alone(tmp_path):
+    report = tmp_path / "report.json"
+    summary = json.loads(RESULTS.read_text())["summary"]
+    report.write_text(json.dumps({"summary": summary}))
+    arguments = [f"--input={report}", f"--picture={tmp_path}/a.png"]
+    done = run_program("reproduce.before_after", arguments, required=())
+    assert done.status == 0, done.errors
+    with Image.open(tmp_path / "a.png") as image:
+        assert image.height > image.width > 800
+
+
+@pytest.mark.parametrize("content", [None, "{", "[]", '{"summary": []}'])
+def test_an_input_that_is_no_report_is_one_line(tmp_path, content):
+    if content is not None:
+        (tmp_path / "report.json").write_text(content)
+    arguments = [f"--input={tmp_path}/report.json", f"--picture={tmp_path}/a.png"]
+    done = run_program("reproduce.before_after", arguments, required=())
+    assert done.status == 2 and done.errors.count("\n") == 1 and "--input=" in done.errors
+    assert not (tmp_path / "a.png").exists()
