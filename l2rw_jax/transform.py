@@ -60,11 +60,11 @@ def reweight(
     .. math:: \nabla_\theta \textstyle\sum_i w_i \ell_i(\theta), \qquad w \text{ of Eqs. 6-8}
 
     Put it first in an ``optax.chain`` and the optimizer after it; docs/reference/optimizers.md
-    lists which work. It computes the gradient itself and ignores the updates it is given; pass None. Four traps:
-    ``optax.MultiSteps`` *around* it keeps only the last micro-batch's gradient (put it around what
-    follows in the chain); ``optax.masked`` and ``optax.partition`` around it hide parameters from
-    the losses; momentum or weight decay after it still moves the parameters when every weight is
-    zero; a NaN input gets weight zero but may still make the gradient NaN (put
+    lists which work. It computes the gradient itself and ignores the updates it is given; pass
+    None. Four traps: ``optax.MultiSteps`` *around* it keeps only the last micro-batch's gradient
+    (put it around what follows in the chain); ``optax.masked`` and ``optax.partition`` around it
+    hide parameters from the losses; momentum or weight decay after it still moves the parameters
+    when every weight is zero; a NaN input gets weight zero but may still make the gradient NaN (put
     ``optax.apply_if_finite`` around what follows).
 
     Args:
