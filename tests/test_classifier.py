@@ -1,8 +1,10 @@
 """scikit-learn's interface: its own checks, what is kept, what is refused."""
 
+import copy
 import pickle
 import re
 
+import jax
 import joblib
 import numpy as np
 import pandas as pd
@@ -132,6 +134,22 @@ def test_running_moments_are_kept(tmp_path):
 def test_new_parameters_leave_the_fitted_networks_alone(fitted):
     own = pickle.loads(pickle.dumps(fitted)).set_params(model="mlp-3")
     np.testing.assert_array_equal(own.predict(X), fitted.predict(X))
+
+
+def test_added_networks_count_as_much_as_its_own(fitted, tmp_path):
+    own, other, both = fitted.predict_proba(X), copy.copy(fitted), copy.copy(fitted)
+    other._params = jax.tree.map(lambda leaf: leaf * 0.5, fitted._params)
+    other.weights_ = fitted.weights_ * 0.5
+    mean = (own + other.predict_proba(X)) / 2
+    both.add_networks(other, X, NAMES[Y])
+    np.testing.assert_allclose(both.predict_proba(X), mean, rtol=1e-5, atol=1e-7)
+    labels = np.searchsorted(fitted.classes_, NAMES[Y])
+    np.testing.assert_allclose(both.label_quality_, label_quality(mean, labels), rtol=1e-4)
+    np.testing.assert_allclose(both.weights_, 0.75 * fitted.weights_)
+    both.save(tmp_path / "both")
+    kept = ReweightClassifier.load(tmp_path / "both")
+    np.testing.assert_array_equal(kept.predict_proba(X), both.predict_proba(X))
+    np.testing.assert_array_equal(fitted.predict_proba(X), own)
 
 
 def test_few_examples_make_one_small_batch():

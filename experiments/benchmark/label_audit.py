@@ -13,12 +13,15 @@ model; "pruned accuracy" that of one network, trained plainly on what the audit 
 Every audit runs in a process of its own; GB is the peak memory of that.
 
 With ``--check`` the audit is run, that many of the rows that it suggests get their true labels, and
-it is run again; nothing of cleanlab is needed. As a control, the same rows count as verified though
-nobody has looked at them. Writes OUTPUT.json and OUTPUT.md after each audit. Else it needs the
-extra ``benchmark``.
+it is run again, which needs nothing of cleanlab. With ``--control`` also as if those rows' given
+labels were verified, which nobody has looked at. Writes OUTPUT.json and OUTPUT.md as it goes.
+Without ``--check``, it needs the extra ``benchmark``.
 """
 
+import functools
+import multiprocessing
 import sys
+from concurrent.futures import ProcessPoolExecutor
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -36,6 +39,8 @@ DATA = flags.DEFINE_string("data", "digits", "digits, or npz:PATH with given_lab
 OUTPUT = flags.DEFINE_string("output", "results/label-audit-digits", "Start of the files' names.")
 TRUSTED = flags.DEFINE_integer("trusted", 1000, "How many rows are verified, drawn at random.", 2)
 CHECK = flags.DEFINE_integer("check", None, "How many suggested rows are checked, in tens.", 10)
+CONTROL = flags.DEFINE_bool("control", False, "With --check: also with rows not looked at.")
+WORKERS = flags.DEFINE_integer("workers", 2, "Processes, with --check.", 1)
 SEEDS = flags.DEFINE_integer("seeds", 3, "Seeds of trusted rows, networks, folds, noise.", 1)
 STEPS = flags.DEFINE_integer("steps", None, "Of a network; by default the classifier's choice.", 1)
 NOTE = flags.DEFINE_string("note", "", "What a reader of the figures should know.")
@@ -69,18 +74,16 @@ def compare(dataset: data.Dataset, content: dict[str, Any]) -> None:
 
 
 def check(dataset: data.Dataset, content: dict[str, Any], count: int) -> None:
-    """Each seed's first audit and the one after the check; then the controls."""
-    rounds = []
-    for seed in range(SEEDS.value):
-        task = audits.draw(dataset, count, seed)
-        before, row = second_audit.first(task, seed, STEPS.value, count)
-        rounds.append(before)
-        write(content, [row], second_audit.table)
-        after = second_audit.again(before, STEPS.value, second_audit.CHECKED)
-        write(content, [after], second_audit.table)
-    for before in rounds:
-        control = second_audit.again(before, STEPS.value, second_audit.UNCHECKED)
-        write(content, [control], second_audit.table)
+    """The audits of each seed before and after the check, several seeds at once: none is timed."""
+    seeds = range(SEEDS.value)
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(WORKERS.value, mp_context=context) as pool:
+        tasks = [audits.draw(dataset, count, seed) for seed in seeds]
+        rounds = functools.partial(
+            second_audit.rounds, steps=STEPS.value, count=count, control=CONTROL.value
+        )
+        for rows in pool.map(rounds, tasks, seeds):
+            write(content, rows, second_audit.table)
 
 
 def write(content: dict[str, Any], rows: list[dict[str, Any]], table: Any) -> None:

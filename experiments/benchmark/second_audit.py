@@ -3,52 +3,78 @@
 Its program is ``label_audit``, with ``--check``.
 """
 
+import copy
 from collections.abc import Iterator
-from functools import partial
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 
-from experiments.benchmark.audits import SCORED, Found, Task, ours, ranking
+from experiments.benchmark.audits import SCORED, Found, Task, ranking
+from l2rw_jax.audit import audit_labels
 from l2rw_jax.audit.calibrate import check_first, representative
+from l2rw_jax.classifier import ReweightClassifier
 from l2rw_jax.reports import mean_interval, to_markdown
 
-FIRST, CHECKED, UNCHECKED = "first audit", "after the check", "same rows, not looked at"
+FIRST, CHECKED = "first audit", "after the check"
+STEERED = "after the check, steered networks alone"
+UNCHECKED = "same rows, not looked at"
 COLUMNS = (*SCORED, "AUROC, all rows", "test accuracy")
 _POINTS = {"test accuracy"}  # shown in percent
 
 
 class Round(NamedTuple):
-    """A seed's first audit, and the task with its suggested rows as the trusted ones."""
+    """A seed's task with the rows that the first audit suggests as the trusted ones."""
 
     seed: int
     task: Task
-    scores: np.ndarray  # [n] of the first audit
     stands_for_all: bool  # whether the audit lets the suggested rows steer
 
 
-def first(task: Task, seed: int, steps: int | None, count: int) -> tuple[Round, dict[str, Any]]:
-    """Audits without trusted rows, and draws the rows that its report says to check first."""
-    task = task._replace(trusted=np.zeros(len(task.true), bool), labels=task.given)
-    found = ours(task, seed, steps, name=FIRST, known="none")
-    scores = found.scores[FIRST]
-    mask = np.zeros(len(scores), bool)
-    mask[check_first(np.argsort(scores, kind="stable"), count)] = True
-    labels = np.where(mask, task.true, task.given)
-    task = task._replace(trusted=mask, labels=labels)
-    done = Round(seed, task, scores, representative(scores, mask))
-    return done, row(done, FIRST, found, known=False)
+class Remembering(ReweightClassifier):
+    """Fits without trusted rows once, since that gives the same every time."""
+
+    _unsteered: dict[str, Any]
+
+    def fit(self, X: Any, y: Any, trusted: Any = None) -> Self:
+        """As `ReweightClassifier.fit`."""
+        if trusted is None and hasattr(self, "_unsteered"):
+            self.__dict__.update(self._unsteered)
+            return self
+        super().fit(X, y, trusted)
+        if trusted is None:
+            self._unsteered = dict(self.__dict__)
+        else:
+            self.steered_ = copy.copy(self)
+        return self
 
 
-def again(before: Round, steps: int | None, name: str) -> dict[str, Any]:
-    """The next audit: with the true labels of the suggested rows, or (control) their given ones.
+def rounds(
+    task: Task, seed: int, steps: int | None, count: int, control: bool
+) -> list[dict[str, Any]]:
+    """The audits of a seed: the first one, the one after the check, and those to compare with."""
+    model = Remembering(steps=steps, random_state=seed)
 
-    The method is the one that ``auto`` takes with trusted rows.
-    """
-    known = "both" if name == CHECKED else "given"
-    audit = partial(ours, name=name, known=known, method="evidence")
-    found = audit(before.task, before.seed, steps)
-    return row(before, name, found, known=name == CHECKED)
+    def found(name: str, trusted: Any = None) -> Found:
+        table = audit_labels(task.features, task.given, trusted, classifier=model)
+        return _found(name, table["label_score"].to_numpy(), model, task)
+
+    first = found(FIRST)
+    mask = np.zeros(len(task.true), bool)
+    mask[check_first(np.argsort(first.scores[FIRST], kind="stable"), count)] = True
+    done = Round(seed, task._replace(trusted=mask), representative(first.scores[FIRST], mask))
+    checked = found(CHECKED, (mask, task.true))
+    rows = [row(done, FIRST, first, known=False), row(done, CHECKED, checked, known=True)]
+    if done.stands_for_all:
+        steered = _found(STEERED, model.steered_.label_quality_, model.steered_, task)
+        rows.append(row(done, STEERED, steered, known=True))
+    if control:
+        rows.append(row(done, UNCHECKED, found(UNCHECKED, mask), known=False))
+    return rows
+
+
+def _found(name: str, scores: np.ndarray, model: Any, task: Task) -> Found:
+    scores = np.asarray(scores, np.float64)
+    return Found({name: scores}, scores < 0.5, model.predict(task.test_features))
 
 
 def row(before: Round, name: str, found: Found, *, known: bool) -> dict[str, Any]:
@@ -68,7 +94,7 @@ def row(before: Round, name: str, found: Found, *, known: bool) -> dict[str, Any
 def differences(rows: list[dict[str, Any]]) -> Iterator[tuple[str, str, list[float]]]:
     """Of each later audit and figure: what it has more than the first one of the same seed."""
     before = {row["seed"]: row for row in rows if row["audit"] == FIRST}
-    for name in (CHECKED, UNCHECKED):
+    for name in (CHECKED, STEERED, UNCHECKED):
         later = [row for row in rows if row["audit"] == name and row["seed"] in before]
         for column in COLUMNS:
             yield name, column, [row[column] - before[row["seed"]][column] for row in later]
@@ -84,7 +110,7 @@ def table(rows: list[dict[str, Any]]) -> str:
             mean, half = mean_interval([row[column] for row in mine])
             cells.append(_text(column, mean, half))
         lines.append(cells)
-    for name in (CHECKED, UNCHECKED):
+    for name in (CHECKED, STEERED, UNCHECKED):
         gains = [values for audit, _, values in differences(rows) if audit == name]
         if gains and gains[0]:
             pairs = zip(COLUMNS, gains, strict=True)

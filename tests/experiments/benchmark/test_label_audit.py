@@ -74,7 +74,7 @@ def test_trusted_rows_have_their_true_labels():
 
 def test_what_was_checked_counts_in_all_rows_alone():
     task = _task()
-    before = second_audit.Round(3, task, SCORE, True)
+    before = second_audit.Round(3, task, True)
     found = audits.Found({"b": SCORE}, SCORE < 0, np.zeros(6, int))
     known, unknown = (second_audit.row(before, "b", found, known=k) for k in (True, False))
     assert known["AUROC"] == unknown["AUROC"] == pytest.approx(5 / 6)
@@ -97,25 +97,38 @@ def test_gains_are_paired_by_seed():
     assert "| +0.0200 ± 0.1271 |" in second_audit.table(rows)
 
 
-def test_the_second_audit_gets_what_was_checked(monkeypatch):
+def test_each_audit_after_the_check_gets_what_was_checked(monkeypatch):
+    fits = []
+
+    def fit(self, X, y, trusted=None):  # nothing is trained
+        fits.append(trusted)
+        self.classes_, self.weights_ = np.unique(y), np.ones(len(y))
+        self.label_quality_ = np.random.default_rng(0).random(len(y))
+        return self
+
+    quick = {
+        "fit": fit,
+        "predict_proba": lambda self, X: np.full((len(X), 10), 0.1),
+        "predict": lambda self, X: np.zeros(len(X), int),
+        "add_networks": lambda self, other, X, y: self,
+    }
+    for name, method in quick.items():
+        monkeypatch.setattr(second_audit.ReweightClassifier, name, method)
     task = audits.draw(data.load("digits"), 50, 0)
-    seen = []
-
-    def ours(task, seed, steps, *, name, known, method="auto"):
-        seen.append((known, method, task))
-        score = np.random.default_rng(0).random(len(task.true))
-        return audits.Found({name: score}, score < 0, np.zeros(len(task.test_labels), int))
-
-    monkeypatch.setattr(second_audit, "ours", ours)
-    before, _ = second_audit.first(task, 0, 10, 100)
-    assert before.stands_for_all and before.task.trusted.sum() == 100
-    np.testing.assert_array_equal(
-        before.task.labels, np.where(before.task.trusted, task.true, task.given)
-    )
-    second_audit.again(before, 10, second_audit.CHECKED)
-    second_audit.again(before, 10, second_audit.UNCHECKED)
-    assert [known for known, *_ in seen] == ["none", "both", "given"]
-    assert not seen[0][2].trusted.any() and seen[1][2] is before.task
+    rows = second_audit.rounds(task, 3, 10, 100, control=True)
+    assert [row["audit"] for row in rows] == [
+        second_audit.FIRST,
+        second_audit.CHECKED,
+        second_audit.STEERED,
+        second_audit.UNCHECKED,
+    ]
+    assert all(row["seed"] == 3 and row["stands for all"] for row in rows)
+    none, checked, unchecked = fits  # the fit without trusted rows is not repeated
+    assert none is None
+    mask = unchecked
+    assert mask.sum() == 100
+    np.testing.assert_array_equal(checked[0], task.features[mask])
+    np.testing.assert_array_equal(checked[1], task.true[mask])
 
 
 @pytest.mark.slow
@@ -145,10 +158,10 @@ def test_all_audits_find_wrong_digits(tmp_path):
 @pytest.mark.slow
 def test_the_check_writes_every_audit(tmp_path):
     output = tmp_path / "check"
-    done = _run("--check=50", "--seeds=1", "--steps=100", f"--output={output}")
+    done = _run("--check=50", "--seeds=1", "--workers=1", "--steps=100", f"--output={output}")
     assert done.returncode == 0, done.stderr
     rows = json.loads(output.with_suffix(".json").read_text())["rows"]
-    names = [second_audit.FIRST, second_audit.CHECKED, second_audit.UNCHECKED]
+    names = [second_audit.FIRST, second_audit.CHECKED, second_audit.STEERED]
     assert [row["audit"] for row in rows] == names
     assert output.with_suffix(".md").read_text().strip() == done.stdout.strip()
 
