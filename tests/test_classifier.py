@@ -96,6 +96,12 @@ def test_columns_of_one_kind_keep_their_proportions():
     np.testing.assert_allclose(deviation, 7 * np.sqrt(X[:, 1:].var(0).mean()))
 
 
+@pytest.mark.parametrize("scales", [(20, 1e4), (20, 1e4, 1.2e4)])
+def test_a_column_of_small_units_is_not_lost(scales):
+    table = np.random.default_rng(0).normal(size=(500, len(scales))) * scales
+    np.testing.assert_allclose(mean_and_deviation(table)[1], table.std(0))
+
+
 @pytest.mark.parametrize("dtype", [np.float16, np.float32, np.uint8, np.int64])
 def test_numbers_of_any_kind_are_features(dtype, fitted):
     got = fitted.predict_proba(X.astype(dtype))

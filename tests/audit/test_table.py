@@ -7,6 +7,7 @@ from made_up import CLASSES, blobs
 from stand_in import StandIn
 
 from l2rw_jax.audit import AuditError, audit_labels
+from l2rw_jax.audit import table as table_module
 from l2rw_jax.audit.calibrate import check_first
 from l2rw_jax.audit.table import run_audit
 
@@ -180,7 +181,7 @@ class Joins(StandIn):
         self.joined = other, X, y
 
 
-def test_the_networks_of_both_fits_are_kept():
+def test_the_networks_of_both_fits_are_kept_where_few_rows_steer(monkeypatch):
     X, true, given = blobs(n=600)
     mask = np.arange(600) % 6 == 0
     audit_labels(X, given, (mask, true), classifier=(classifier := Joins()))
@@ -188,6 +189,9 @@ def test_the_networks_of_both_fits_are_kept():
     assert rows is X and labels is given
     np.testing.assert_array_equal(other.coef, StandIn().fit(X, given).coef)
     assert not np.array_equal(classifier.coef, other.coef)
+    monkeypatch.setattr(table_module, "_MANY", 100)
+    audit_labels(X, given, (mask, true), classifier=(many := Joins()))
+    assert not hasattr(many, "joined")
     chosen = Joins()
     chosen.method = "forward"
     audit_labels(X, given, (mask, true), classifier=chosen)
