@@ -11,6 +11,7 @@ from concurrent.futures import ProcessPoolExecutor
 from functools import partial
 from typing import Any, NamedTuple
 
+import matplotlib.pyplot as plt
 import numpy as np
 from sklearn import metrics
 from sklearn.linear_model import LogisticRegression
@@ -22,6 +23,7 @@ from l2rw_jax import data
 from l2rw_jax.audit import audit_labels
 from l2rw_jax.classifier import ReweightClassifier
 from l2rw_jax.reports import mean_interval, to_markdown
+from l2rw_jax.reports.figures import COLORS
 
 SCORED = ("AUROC", "average precision", "F1")
 FIGURES = (*SCORED, "precision", "recall", "test accuracy", "pruned accuracy", "seconds", "GB")
@@ -186,6 +188,30 @@ def table(rows: list[dict[str, Any]], names: Sequence[str] = FIGURES) -> str:
             cells.append(text + ("" if half is None else f" ± {half:.{digits}f}"))
         lines.append(cells)
     return to_markdown(["audit", *names], lines) + "\n"
+
+
+def plot(rows: list[dict[str, Any]], path: str) -> None:
+    """How well each audit ranks the wrong labels: points with 95 % intervals, as PNG."""
+    names = list(dict.fromkeys(row["audit"] for row in rows))
+    mine = [row for row in rows if row["audit"].startswith("ours")]
+    others = [row for row in rows if not row["audit"].startswith("ours")]
+    better = bool(others) and all(
+        min(row[figure] for row in mine) > max(row[figure] for row in others) for figure in SCORED
+    )
+    figure, panels = plt.subplots(1, len(SCORED), figsize=(9, 2.8), sharey=True)
+    for axes, column in zip(panels, SCORED, strict=True):
+        for place, name in enumerate(names):
+            mean, half = mean_interval([row[column] for row in rows if row["audit"] == name])
+            color = COLORS[0] if name.startswith("ours") else COLORS[3]
+            axes.errorbar(mean, place, xerr=half or 0, fmt="o", color=color, capsize=3)
+        axes.set(title=column, yticks=range(len(names)), yticklabels=names)
+        axes.grid(axis="x", alpha=0.3)
+    panels[0].invert_yaxis()
+    title = "The audit ranks wrong labels better than cleanlab" if better else "Ranking of labels"
+    figure.suptitle(f"{title} (blue: ours; mean and 95 % interval)")
+    figure.tight_layout()
+    figure.savefig(path, dpi=150)
+    plt.close(figure)
 
 
 def _plain(seed: int, steps: int | None) -> ReweightClassifier:

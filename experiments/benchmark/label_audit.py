@@ -15,7 +15,7 @@ Every audit runs in a process of its own; GB is the peak memory of that.
 With ``--check`` the audit is run, that many of the rows that it suggests get their true labels, and
 it is run again, which needs nothing of cleanlab. With ``--control`` also as if those rows' given
 labels were verified, which nobody has looked at. Writes OUTPUT.json and OUTPUT.md as it goes.
-Without ``--check``, it needs the extra ``benchmark``.
+Without ``--check`` it writes OUTPUT.png too, and needs the extra ``benchmark``.
 """
 
 import functools
@@ -71,6 +71,7 @@ def compare(dataset: data.Dataset, content: dict[str, Any]) -> None:
             pruned = audits.pruned_accuracy(task, found.flagged, seed, STEPS.value)
             rows = [{"seed": seed} | row for row in audits.figures(task, found, pruned)]
             write(content, rows, audits.table)
+    audits.plot(content["rows"], f"{OUTPUT.value}.png")
 
 
 def check(dataset: data.Dataset, content: dict[str, Any], count: int) -> None:

@@ -63,6 +63,13 @@ def test_the_table_has_means_and_says_where_a_figure_is_missing():
     assert "| – |" in audits.table([row])
 
 
+def test_the_figure_is_drawn(tmp_path):
+    (row,) = audits.figures(_task(), audits.Found({"a": SCORE}, SCORE < 0.5, np.zeros(6)), None)
+    rows = [row | {"audit": name} for name in ("ours, trusted rows", "cleanlab", "cleanlab")]
+    audits.plot(rows, str(tmp_path / "a.png"))
+    assert (tmp_path / "a.png").read_bytes().startswith(b"\x89PNG")
+
+
 def test_trusted_rows_have_their_true_labels():
     task = audits.draw(data.load("digits"), 50, 0)
     assert task.trusted.sum() == 50
