@@ -28,7 +28,7 @@ extensions = [
 ]
 exclude_patterns = ["_build"]
 nitpicky = True
-nitpick_ignore_regex = [("py:.*", "(?!l2rw_jax).*")]  # other libraries' names: the build is offline
+nitpick_ignore_regex = [("py:class", ".*")]  # types in signatures, mostly of other libraries
 default_role = "literal"  # of `names` in docstrings
 
 # The notebooks: every build runs them; an error ends it.
@@ -39,19 +39,21 @@ nb_merge_streams = True
 nb_output_stderr = "remove"
 myst_enable_extensions = ["dollarmath", "colon_fence"]
 myst_heading_anchors = 3
-suppress_warnings = ["myst.strikethrough"]
 
 autodoc_member_order = "bysource"
 autodoc_typehints = "none"  # the docstrings have shapes and types
 napoleon_numpy_docstring = False
 napoleon_use_ivar = True
+napoleon_attr_annotations = False
 napoleon_use_rtype = False
 
 html_theme = "furo"
 html_title = "l2rw_jax"
 html_static_path = ["_static"]
 html_css_files = ["site.css"]
-html_show_sphinx = html_copy_source = html_show_sourcelink = False
+html_show_sphinx = html_show_copyright = False
+html_copy_source = html_show_sourcelink = False
+pygments_dark_style = "github-dark"
 mathjax_path = "mathjax/tex-chtml.js"  # a copy: the site loads nothing from the net
 copybutton_prompt_text = r">>> |\.\.\. |\$ "
 copybutton_prompt_is_regexp = True

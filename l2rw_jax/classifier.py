@@ -8,6 +8,7 @@ import zipfile
 from pathlib import Path
 from typing import Any, Self
 
+import jax
 import numpy as np
 
 from l2rw_jax import _extras
@@ -157,6 +158,20 @@ class ReweightClassifier(ClassifierMixin, BaseEstimator):
         drawn = fitted.counts > 0
         mean = fitted.weights[drawn].mean() or 1.0  # clean_only's are all 0
         self.weights_ = np.where(drawn, fitted.weights / mean, 1)
+        self.label_quality_ = label_quality(self._probabilities(X), labels)
+        return self
+
+    def add_networks(self, other: Self, X: Any, y: Any) -> Self:
+        """Takes in the networks of another classifier, fitted to the same X and y.
+
+        Returns:
+          The classifier itself: what it predicts, and ``label_quality_``, are by all networks.
+        """
+        mine, others = ((c._params, c._model_state) for c in (self, other))
+        both = jax.tree.map(lambda *leaves: np.concatenate(leaves), mine, others)
+        self._params, self._model_state = both
+        self.weights_ = (self.weights_ + other.weights_) / 2
+        labels = np.searchsorted(self.classes_, np.asarray(y))
         self.label_quality_ = label_quality(self._probabilities(X), labels)
         return self
 

@@ -1,8 +1,10 @@
 """scikit-learn's interface: its own checks, what is kept, what is refused."""
 
+import copy
 import pickle
 import re
 
+import jax
 import joblib
 import numpy as np
 import pandas as pd
@@ -94,6 +96,12 @@ def test_columns_of_one_kind_keep_their_proportions():
     np.testing.assert_allclose(deviation, 7 * np.sqrt(X[:, 1:].var(0).mean()))
 
 
+@pytest.mark.parametrize("scales", [(20, 1e4), (20, 1e4, 1.2e4)])
+def test_a_column_of_small_units_is_not_lost(scales):
+    table = np.random.default_rng(0).normal(size=(500, len(scales))) * scales
+    np.testing.assert_allclose(mean_and_deviation(table)[1], table.std(0))
+
+
 @pytest.mark.parametrize("dtype", [np.float16, np.float32, np.uint8, np.int64])
 def test_numbers_of_any_kind_are_features(dtype, fitted):
     got = fitted.predict_proba(X.astype(dtype))
@@ -132,6 +140,22 @@ def test_running_moments_are_kept(tmp_path):
 def test_new_parameters_leave_the_fitted_networks_alone(fitted):
     own = pickle.loads(pickle.dumps(fitted)).set_params(model="mlp-3")
     np.testing.assert_array_equal(own.predict(X), fitted.predict(X))
+
+
+def test_added_networks_count_as_much_as_its_own(fitted, tmp_path):
+    own, other, both = fitted.predict_proba(X), copy.copy(fitted), copy.copy(fitted)
+    other._params = jax.tree.map(lambda leaf: leaf * 0.5, fitted._params)
+    other.weights_ = fitted.weights_ * 0.5
+    mean = (own + other.predict_proba(X)) / 2
+    both.add_networks(other, X, NAMES[Y])
+    np.testing.assert_allclose(both.predict_proba(X), mean, rtol=1e-5, atol=1e-7)
+    labels = np.searchsorted(fitted.classes_, NAMES[Y])
+    np.testing.assert_allclose(both.label_quality_, label_quality(mean, labels), rtol=1e-4)
+    np.testing.assert_allclose(both.weights_, 0.75 * fitted.weights_)
+    both.save(tmp_path / "both")
+    kept = ReweightClassifier.load(tmp_path / "both")
+    np.testing.assert_array_equal(kept.predict_proba(X), both.predict_proba(X))
+    np.testing.assert_array_equal(fitted.predict_proba(X), own)
 
 
 def test_few_examples_make_one_small_batch():

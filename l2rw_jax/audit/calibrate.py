@@ -8,6 +8,7 @@ from sklearn.linear_model import LogisticRegression
 
 MIN_KIND = 5  # verified labels of each kind, right and wrong, that a calibration takes
 _RESAMPLES = 200
+_STRATA = 10
 
 
 class Share(NamedTuple):
@@ -37,6 +38,25 @@ def probability_wrong(quality: np.ndarray, known: np.ndarray, wrong: np.ndarray)
     if slope >= 0:  # the quality says nothing
         return np.full(len(quality), wrong.mean())
     return 1 / (1 + np.exp(-(slope * _logit(quality) + bias)))
+
+
+def check_first(order: np.ndarray, count: int = 100) -> np.ndarray:
+    """Rows to check before any is verified: as many of each tenth of the scores, shuffled.
+
+    The tenths are equal, so every row is as likely to be drawn as any other: the share of wrong
+    labels among the drawn rows has no bias, and they can steer the next training.
+
+    Args:
+        order: [n] rows by their scores.
+        count: how many to draw.
+
+    Returns:
+        [count] rows, or fewer where a tenth has too few.
+    """
+    rng = np.random.default_rng(0)
+    strata = [part for part in np.array_split(order, _STRATA) if len(part)]
+    drawn = [rng.choice(part, min(count // _STRATA, len(part)), replace=False) for part in strata]
+    return rng.permutation(np.concatenate(drawn))
 
 
 def representative(quality: np.ndarray, mask: np.ndarray) -> bool:

@@ -15,6 +15,7 @@ from l2rw_jax.audit.predict import predict
 from l2rw_jax.audit.report import write_report
 from l2rw_jax.audit.rows import Rows, check_flags, read_rows
 from l2rw_jax.audit.table import run_audit
+from l2rw_jax.audit.tables import listed
 
 EPILOG = """examples:
   l2rw-audit --images=photos --output=audit
@@ -131,12 +132,15 @@ def _audit(flags: argparse.Namespace, command: str) -> None:
         _say(f"{len(rows.ids)} rows, {len(np.unique(rows.labels))} classes, ", rows)
         classifier = _classifier(flags)
         pair = (rows.trusted, rows.true_labels) if rows.trusted.any() else None
-        audit = run_audit(rows.X, rows.labels, pair, ids=rows.ids, classifier=classifier)
+        audit = run_audit(
+            rows.X, rows.labels, pair, ids=rows.ids, classifier=classifier, chosen=rows.chosen
+        )
         classifier.save(folder / "model")
         facts = {
             "command": command,
             "image_size": flags.size if flags.images and not flags.features else None,
             "feature_columns": rows.columns,
+            "columns_left_out": rows.left_out,
             "unreadable": rows.unreadable,
         }
         summary = write_tables(folder, audit, facts)
@@ -145,11 +149,15 @@ def _audit(flags: argparse.Namespace, command: str) -> None:
     share = summary["wrong_share"]
     interval = "" if share["low"] is None else f" ({share['low']:.1%} to {share['high']:.1%})"
     print(f"{summary['issues']} label issues; about {share['estimate']:.1%}{interval} are wrong")
+    if verified := summary["trusted_rows"]:
+        print(f"{summary['steering_rows']} of {verified} verified rows steered the training")
     print(f"Open {flags.output / 'report.html'}")
 
 
 def _say(text: str, rows: Rows) -> None:
     print(f"{text}{int(rows.trusted.sum())} trusted; training ...", file=sys.stderr)
+    if rows.left_out:
+        print(f"left out, since they hold no numbers: {listed(rows.left_out)}", file=sys.stderr)
     if rows.unreadable:
         print(f"{len(rows.unreadable)} files cannot be read: see summary.json", file=sys.stderr)
 

@@ -76,7 +76,7 @@ def _load_table(
     needed = (*labels, *(columns or ()))
     frame = read_table("--features", path, needed, text=labels, every=True)
     rest = frame.drop(columns=list(labels)) if columns is None else frame[columns]
-    numeric = rest.select_dtypes("number")
+    numeric = rest.select_dtypes(["number", "bool"])
     text = [name for name in columns or () if name not in numeric]
     if text:
         raise AuditError(f"--features={path}: column {text[0]!r} holds text: give numbers")

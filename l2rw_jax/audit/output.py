@@ -32,11 +32,18 @@ def check_output(output: Path) -> None:
         )
 
 
+def whole(output: Path) -> Path:
+    """Where the audit of that name is: in its place, or beside it, if the next one was killed."""
+    old = _old(output)
+    return old if old.is_dir() and not output.exists() else output
+
+
 @contextlib.contextmanager
 def replaced(output: Path) -> Iterator[Path]:
     """A folder to write into, which takes the output's place once all went well.
 
-    It lies beside it, hidden. A killed audit leaves it there, and the next one clears it.
+    It lies beside it, hidden. A killed audit leaves it there, and the next one clears it. If it was
+    killed while it took the place of an earlier audit, that one comes back: see `whole`.
 
     Raises:
         AuditError: another audit is writing, or nothing can be written there.
@@ -53,6 +60,8 @@ def replaced(output: Path) -> Iterator[Path]:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
             raise AuditError(f"--output={output}: another audit is writing it") from None
+        if (kept := whole(output)) != output:
+            kept.rename(output)
         _clear(part)
         try:
             yield part
@@ -105,6 +114,7 @@ def _estimates(audit: Audit) -> dict[str, Any]:
     return {
         "rows": len(table),
         "trusted_rows": int(table["trusted"].sum()),
+        "steering_rows": audit.steering,
         "issues": int(issue.sum()),
         "wrong_share": _interval(total),
         "estimated_from": "confident counts" if audit.calibrated is None else "trusted rows",
@@ -142,9 +152,14 @@ def _clear(folder: Path) -> None:
         shutil.rmtree(path) if path.is_dir() else path.unlink()
 
 
+def _old(output: Path) -> Path:
+    output = output.absolute()
+    return output.with_name(f".{output.name}.old")
+
+
 def _put(part: Path, output: Path) -> None:
     """Renames the whole folder into place; an earlier audit steps aside and is removed."""
-    old = output.with_name(f".{output.name}.old")
+    old = _old(output)
     shutil.rmtree(old, ignore_errors=True)
     check_output(output)  # it may have been filled since
     if output.exists():

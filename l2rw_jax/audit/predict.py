@@ -13,6 +13,7 @@ import pandas as pd
 
 from l2rw_jax.audit.errors import AuditError
 from l2rw_jax.audit.features import read_features
+from l2rw_jax.audit.output import whole
 from l2rw_jax.audit.pictures import read_images
 from l2rw_jax.audit.tables import read_ids, write_csv
 
@@ -70,12 +71,13 @@ def _load(audit: Path) -> tuple[Any, int | None, list[str] | None]:
     """The model of an audit, the size of its images and the names of its features, or None."""
     from l2rw_jax.classifier import ReweightClassifier
 
+    folder = whole(audit)
     try:
-        summary = json.loads((audit / "summary.json").read_text())
+        summary = json.loads((folder / "summary.json").read_text())
         size, columns = summary["image_size"], summary.get("feature_columns")
     except (OSError, ValueError, LookupError, TypeError):
         raise AuditError(f"--predict={audit}: holds no audit (no summary.json of one)") from None
-    return ReweightClassifier.load(audit / "model"), size, columns
+    return ReweightClassifier.load(folder / "model"), size, columns
 
 
 def _table(classifier: Any, X: Any, ids: np.ndarray) -> pd.DataFrame:

@@ -13,12 +13,12 @@ from typing import Any
 import numpy as np
 
 from l2rw_jax.audit import charts
+from l2rw_jax.audit.calibrate import check_first
 from l2rw_jax.audit.features import nearest_rows
 from l2rw_jax.audit.pictures import Picture
 from l2rw_jax.audit.table import Audit
 
 SHOWN = 500
-_STRATA, _DRAWN = 10, 10
 _SIDE = 96
 
 
@@ -61,7 +61,7 @@ def _cards(audit: Audit, X: Any, picture: Picture | None) -> dict[str, Any]:
     order = np.argsort(scores, kind="stable")
     order = order[~trusted[order]]
     worst = order[:SHOWN]
-    first = order[:0] if trusted.any() else _stratified(order)
+    first = order[:0] if trusted.any() else check_first(order)
     shown = np.unique(np.concatenate([worst, first]))
     place = {int(row): i for i, row in enumerate(shown)}
     classes = np.unique(table["given_label"].to_numpy(str))
@@ -92,14 +92,6 @@ def _cards(audit: Audit, X: Any, picture: Picture | None) -> dict[str, Any]:
         json.dumps([table["id"].iloc[0], len(table), content], default=str).encode()
     )
     return {"key": f"l2rw-audit-{key.hexdigest()[:16]}", **content}
-
-
-def _stratified(order: np.ndarray) -> np.ndarray:
-    """Ten rows of each tenth of the scores, shuffled: whoever checks them sees all kinds."""
-    rng = np.random.default_rng(0)
-    strata = [part for part in np.array_split(order, _STRATA) if len(part)]
-    drawn = [rng.choice(part, min(_DRAWN, len(part)), replace=False) for part in strata]
-    return rng.permutation(np.concatenate(drawn))
 
 
 def _near(audit: Audit, X: Any, shown: np.ndarray, classes: np.ndarray) -> dict[int, list[Any]]:

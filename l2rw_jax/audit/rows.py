@@ -19,7 +19,7 @@ from l2rw_jax.audit.pictures import (
     relabelled,
 )
 from l2rw_jax.audit.table import check_classes
-from l2rw_jax.audit.tables import is_file, listed, read_labels
+from l2rw_jax.audit.tables import is_file, listed, read_checked, read_header, read_labels
 
 
 class Rows(NamedTuple):
@@ -31,9 +31,11 @@ class Rows(NamedTuple):
         labels: [n] text, as given.
         trusted: [n] bools: rows whose label is verified.
         true_labels: [n] text; the verified label of trusted rows.
+        chosen: [n] bools: trusted rows that were checked because they look wrong.
         picture: from an id to its picture; None where there are none.
         unreadable: by file, why an image was left out.
         columns: the names of the features, if they are a table's.
+        left_out: the names of that table's other columns, which hold no numbers.
     """
 
     X: Any
@@ -41,9 +43,11 @@ class Rows(NamedTuple):
     labels: np.ndarray
     trusted: np.ndarray
     true_labels: np.ndarray
+    chosen: np.ndarray
     picture: Picture | None
     unreadable: dict[str, str]
     columns: list[str] | None = None
+    left_out: tuple[str, ...] = ()
 
 
 def check_flags(flags: argparse.Namespace) -> None:
@@ -121,7 +125,11 @@ def _read_features(flags: argparse.Namespace) -> Rows:
         picture = by_stem(flags.images)
     elif flags.tfds:
         picture = read_tfds(flags.tfds, flags.data_dir).picture
-    return _rows(X, labels.ids, labels.labels, picture, {})._replace(columns=columns)
+    rows = _rows(X, labels.ids, labels.labels, picture, {})
+    if columns is None:
+        return rows
+    others = {*read_header(flags.features)} - {*columns, *own}
+    return rows._replace(columns=columns, left_out=tuple(sorted(others)))
 
 
 def _read_pictures(flags: argparse.Namespace, scratch: Path) -> Rows:
@@ -158,16 +166,17 @@ def _rows(
     picture: Picture | None,
     unreadable: dict[str, str],
 ) -> Rows:
-    return Rows(X, ids, labels, np.zeros(len(ids), bool), labels, picture, unreadable)
+    none = np.zeros(len(ids), bool)
+    return Rows(X, ids, labels, none, labels, none, picture, unreadable)
 
 
 def _read_trusted(paths: Sequence[Path], rows: Rows) -> Rows:
     """The rows with the verified labels of files; where two files differ, the later one counts."""
     place = {row_id: row for row, row_id in enumerate(rows.ids)}
     classes = np.unique(rows.labels)
-    trusted, true = rows.trusted.copy(), rows.labels.copy()
+    trusted, true, chosen = rows.trusted.copy(), rows.labels.copy(), rows.chosen.copy()
     for path in paths:
-        table = read_labels("--trusted", path, "label", "id")
+        table, by_look = read_checked("--trusted", path)
         unknown = [row_id for row_id in table.ids if row_id not in place]
         if unknown:
             raise AuditError(
@@ -181,5 +190,6 @@ def _read_trusted(paths: Sequence[Path], rows: Rows) -> Rows:
                 f"the classes are {listed(classes)}"
             )
         index = [place[row_id] for row_id in table.ids]
+        chosen[index] = by_look & (chosen[index] | ~trusted[index])
         trusted[index], true[index] = True, table.labels
-    return rows._replace(trusted=trusted, true_labels=true)
+    return rows._replace(trusted=trusted, true_labels=true, chosen=chosen)

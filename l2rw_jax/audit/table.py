@@ -1,5 +1,6 @@
 """The audit itself: from rows and doubtful labels to a table of which labels are wrong."""
 
+import copy
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -14,6 +15,8 @@ from l2rw_jax.audit.calibrate import (
 from l2rw_jax.audit.errors import AuditError
 
 _ROWS = 65536  # predicted at a time
+_FEWEST = 2  # trusted rows that can steer
+_MANY = 1000  # trusted rows that steer well on their own: docs/audit.md
 _TOP = 3  # most probable classes that are kept of each row
 
 
@@ -26,12 +29,14 @@ class Audit(NamedTuple):
         suggested: [n] the best class beside the given one; the verified one if they differ.
         calibrated: [n] bools: the verified rows that the probability is from; None where there
             are too few.
+        steering: how many verified rows steered the training.
     """
 
     table: pd.DataFrame
     wrong: np.ndarray
     suggested: np.ndarray
     calibrated: np.ndarray | None
+    steering: int
 
 
 def audit_labels(
@@ -47,7 +52,8 @@ def audit_labels(
       trusted rows, it is fitted to these. All rows are trained on with their *given* label, and
       the verified labels only steer the weights. So a trusted row is scored as every other row is,
       and p holds for the others. It holds best if the trusted rows are a random sample. If they are
-      clearly none, by the scores of a first fit without them, they do not steer.
+      clearly none, by the scores of a first fit without them, they do not steer. If fewer than
+      1,000 do, the scores are by the networks of both fits.
     - Otherwise it is fitted to confident learning's count: a label counts as wrong if another
       class reaches its threshold, which is the mean probability of that class among the rows
       given it. Unlike the model's own probabilities, this allows for classes on which the model is
@@ -87,9 +93,19 @@ def audit_labels(
 
 
 def run_audit(
-    X: Any, y: Any, trusted: Any = None, *, ids: Any = None, classifier: Any = None
+    X: Any,
+    y: Any,
+    trusted: Any = None,
+    *,
+    ids: Any = None,
+    classifier: Any = None,
+    chosen: np.ndarray | None = None,
 ) -> Audit:
-    """`audit_labels` with all that it finds; arguments and errors are the same."""
+    """`audit_labels` with all that it finds; arguments and errors are the same.
+
+    Trusted rows that are ``chosen``, [n] bools, were checked because they look wrong: they do not
+    steer.
+    """
     given = np.asarray(y)
     _check_rows(X, given)
     ids = _check_ids(ids, len(given))
@@ -105,15 +121,8 @@ def run_audit(
 
         classifier = ReweightClassifier()
     changed = mask & (true != given)
-    # A method that was chosen by name may need trusted rows.
-    steers = mask.any() and getattr(classifier, "method", "auto") != "auto"
-    if not steers:
-        classifier.fit(X, given, trusted=None)
-        steers = mask.any() and representative(np.asarray(classifier.label_quality_), mask)
-    if steers:
-        rows = np.flatnonzero(mask)
-        pair = (np.asarray(X[rows]), true[rows])
-        classifier.fit(X, given, trusted=pair if changed.any() else mask)
+    sample = mask if chosen is None else mask & ~chosen
+    steering = _fit(classifier, X, given, sample, true)
     quality = np.asarray(classifier.label_quality_, np.float64)
     given_class = np.searchsorted(classes, given)
     own, top, probabilities = _predict(classifier, X, classes, given_class)
@@ -140,7 +149,33 @@ def run_audit(
             "trusted": mask,
         }
     )
-    return Audit(table, wrong, suggested, calibrated)
+    return Audit(table, wrong, suggested, calibrated, steering)
+
+
+def _fit(classifier: Any, X: Any, given: np.ndarray, sample: np.ndarray, true: np.ndarray) -> int:
+    """Fits without trusted rows; then with the sample of them, if it can stand for all rows.
+
+    Where the sample is small, both fits' networks are kept: it steers well or badly, as it happens,
+    and the mean loses little where it does badly.
+
+    Returns:
+        How many rows steer.
+    """
+    unsteered = None
+    enough = sample.sum() >= _FEWEST
+    # A method that was chosen by name may need trusted rows.
+    if getattr(classifier, "method", "auto") == "auto" or not enough:
+        classifier.fit(X, given, trusted=None)
+        if not enough or not representative(np.asarray(classifier.label_quality_), sample):
+            return 0
+        unsteered = copy.copy(classifier)
+    rows = np.flatnonzero(sample)
+    pair = (np.asarray(X[rows]), true[rows])
+    classifier.fit(X, given, trusted=pair if (true != given)[rows].any() else sample)
+    few = len(rows) < _MANY
+    if unsteered is not None and few and hasattr(classifier, "add_networks"):
+        classifier.add_networks(unsteered, X, given)
+    return len(rows)
 
 
 def check_classes(what: str, classes: np.ndarray, counts: np.ndarray) -> None:

@@ -47,6 +47,26 @@ def read_labels(flag: str, path: Path, label_column: str, id_column: str | None)
     return Labels(_ids(flag, path, id_column, frame), labels)
 
 
+def read_checked(flag: str, path: Path) -> tuple[Labels, np.ndarray]:
+    """Reads a table id, label of verified rows, and their column `list`, if there is one.
+
+    Args:
+        flag: the flag that names the file, for errors.
+        path: a .csv or .parquet file.
+
+    Returns:
+        Labels, and [n] bools: the rows of the list `issues`, checked because they look wrong.
+
+    Raises:
+        AuditError: as of `read_labels`.
+    """
+    labels = read_labels(flag, path, "label", "id")
+    if "list" not in read_header(path):
+        return labels, np.zeros(len(labels.ids), bool)
+    frame = read_table(flag, path, ["list"], text=["list"])
+    return labels, (frame["list"] == "issues").to_numpy()
+
+
 def read_ids(flag: str, path: Path, id_column: str) -> np.ndarray:
     """Reads the column of ids, which are unique; the errors are those of `read_labels`."""
     frame = read_table(flag, path, [id_column], text=[id_column])
@@ -79,7 +99,7 @@ def read_table(
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("error")  # pandas only warns of cells that it drops
-            found = [str(name) for name in _header(path)]
+            found = [str(name) for name in read_header(path)]
             for column in columns:
                 if column not in found:
                     raise AuditError(
@@ -166,7 +186,8 @@ def _ids(flag: str, path: Path, column: str, frame: pd.DataFrame) -> np.ndarray:
     return ids
 
 
-def _header(path: Path) -> Sequence[str]:
+def read_header(path: Path) -> Sequence[str]:
+    """The names of the columns of a .csv or .parquet file."""
     if path.suffix.lower() == ".csv":
         return list(pd.read_csv(path, nrows=0, encoding="utf-8-sig", index_col=False).columns)
     import pyarrow.parquet

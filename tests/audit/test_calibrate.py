@@ -5,6 +5,7 @@ import pytest
 from sklearn.linear_model import LogisticRegression
 
 from l2rw_jax.audit.calibrate import (
+    check_first,
     confident_classes,
     probability_wrong,
     representative,
@@ -99,3 +100,12 @@ def test_a_random_sample_stands_for_all_rows_and_the_worst_do_not():
     assert not representative(quality, sample | (rank < 100))
     nobody = np.zeros(1000, bool)
     assert representative(quality, nobody) and representative(quality, ~nobody)
+
+
+def test_rows_to_check_first_are_drawn_evenly():
+    scores = np.random.default_rng(0).random(2000)
+    drawn = check_first(np.argsort(scores))
+    tenth = np.argsort(np.argsort(scores))[drawn] // 200
+    np.testing.assert_array_equal(np.bincount(tenth), 10)
+    assert len(set(drawn)) == 100 and len(check_first(np.arange(2000), 50)) == 50
+    np.testing.assert_array_equal(np.sort(check_first(np.arange(7))), range(7))

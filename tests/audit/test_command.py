@@ -85,6 +85,40 @@ def test_verified_rows_steer_correct_and_measure(tmp_path, features, audit):
     assert table["trusted"].sum() == 110 and table.loc["r99", "predicted_label"] == given[99]
 
 
+def test_checked_rows_that_look_wrong_leave_the_steering_to_those_drawn(tmp_path, features, audit):
+    _, true, _ = features
+    arguments = (f"--features={tmp_path}/x.npy", f"--labels={tmp_path}/labels.csv")
+    arguments += ("--id_column=id",)
+    drawn, worst = range(0, 300, 10), range(5, 300, 10)
+    for name, rows in (("first", drawn), ("issues", worst)):
+        lines = ['"id","label","list"', *(f'"r{i}","{true[i]}","{name}"' for i in rows)]
+        (tmp_path / f"{name}.csv").write_text("\n".join(lines) + "\n")
+    first, second = (f"--trusted={tmp_path}/{name}.csv" for name in ("first", "issues"))
+    out = tmp_path / "audit"
+    status, text, errors = audit(*arguments, first, second, f"--output={out}")
+    assert status == 0, errors
+    assert summary(out)["trusted_rows"] == 60 and summary(out)["steering_rows"] == 30
+    assert "30 of 60 verified rows steered the training" in text
+    # A row that was drawn stays drawn, whichever list it is checked in again.
+    (tmp_path / "issues.csv").write_text(
+        (tmp_path / "first.csv").read_text().replace("first", "issues")
+    )
+    audit(*arguments, first, second, f"--output={out}")
+    assert summary(out)["steering_rows"] == 30
+
+
+def test_columns_without_numbers_are_named(tmp_path, audit):
+    X, _, given = blobs()
+    frame = pd.DataFrame(X, columns=list("abcde")).assign(
+        member=given == 0, city="Oslo", label=CLASSES[given]
+    )
+    frame.to_csv(tmp_path / "table.csv", index=False)
+    status, _, errors = audit(f"--features={tmp_path}/table.csv", f"--output={tmp_path}/audit")
+    assert status == 0 and "left out, since they hold no numbers: 'city'" in errors
+    told = summary(tmp_path / "audit")
+    assert told["feature_columns"] == [*"abcde", "member"] and told["columns_left_out"] == ["city"]
+
+
 def test_rows_are_numbered_without_an_id_column(tmp_path, features, audit):
     arguments = (f"--features={tmp_path}/x.npy", f"--labels={tmp_path}/labels.csv")
     assert audit(*arguments, f"--output={tmp_path}/audit")[0] == 0
@@ -324,6 +358,26 @@ def test_a_killed_audit_leaves_nothing_half_written(tmp_path, features, audit, b
     assert audit(*arguments)[0] == 0  # the next one clears up
     assert sorted(os.listdir(out)) == FILES
     assert not [name for name in os.listdir(tmp_path) if name.startswith(".")]
+
+
+def test_an_audit_that_was_killed_while_it_replaced_another_gives_that_back(
+    tmp_path, features, audit
+):
+    out, old = tmp_path / "audit", tmp_path / ".audit.old"
+    arguments = (f"--features={tmp_path}/x.npy", f"--labels={tmp_path}/labels.csv")
+    assert audit(*arguments, "--id_column=id", f"--output={out}")[0] == 0
+    before = (out / "issues.csv").read_bytes()
+    out.rename(old)  # killed between the two renames
+    predict = (f"--predict={out}", f"--features={tmp_path}/x.npy")
+    assert audit(*predict, f"--output={tmp_path}/p.csv")[0] == 0
+    assert old.is_dir() and not out.exists()  # who reads moves nothing
+    status, _, errors = audit(
+        f"--features={tmp_path}/x.npy", "--labels=none.csv", f"--output={out}"
+    )
+    assert status == 1 and errors.count("\n") == 1
+    status, _, errors = audit(*arguments, "--label_column=none", f"--output={out}")
+    assert status == 1 and errors.count("\n") == 1
+    assert (out / "issues.csv").read_bytes() == before and not old.exists()
 
 
 def test_tables_keep_text_and_run_no_formula(tmp_path):

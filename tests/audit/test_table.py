@@ -7,6 +7,8 @@ from made_up import CLASSES, blobs
 from stand_in import StandIn
 
 from l2rw_jax.audit import AuditError, audit_labels
+from l2rw_jax.audit import table as table_module
+from l2rw_jax.audit.calibrate import check_first
 from l2rw_jax.audit.table import run_audit
 
 COLUMNS = [
@@ -159,3 +161,38 @@ def test_rows_checked_because_they_look_wrong_do_not_steer():
     chosen.method = "forward"  # it would not run without trusted rows
     steered = audit_labels(X, given, (worst, true), classifier=chosen)["label_score"]
     assert not np.array_equal(steered, before)
+
+
+def test_rows_chosen_because_they_look_wrong_leave_the_steering_to_the_sample():
+    X, true, given = blobs(n=600)
+    order = np.argsort(audit_labels(X, given, classifier=StandIn())["label_score"].to_numpy())
+    sample, worst = np.zeros(600, bool), np.zeros(600, bool)
+    sample[check_first(order)] = worst[order[:60]] = True
+    alone = run_audit(X, given, (sample, true), classifier=StandIn())
+    both = run_audit(X, given, (sample | worst, true), classifier=StandIn(), chosen=worst & ~sample)
+    assert alone.steering == both.steering == 100
+    np.testing.assert_array_equal(both.table["label_score"], alone.table["label_score"])
+    unknown = run_audit(X, given, (sample | worst, true), classifier=StandIn())
+    assert unknown.steering == 0
+
+
+class Joins(StandIn):
+    def add_networks(self, other, X, y):
+        self.joined = other, X, y
+
+
+def test_the_networks_of_both_fits_are_kept_where_few_rows_steer(monkeypatch):
+    X, true, given = blobs(n=600)
+    mask = np.arange(600) % 6 == 0
+    audit_labels(X, given, (mask, true), classifier=(classifier := Joins()))
+    other, rows, labels = classifier.joined
+    assert rows is X and labels is given
+    np.testing.assert_array_equal(other.coef, StandIn().fit(X, given).coef)
+    assert not np.array_equal(classifier.coef, other.coef)
+    monkeypatch.setattr(table_module, "_MANY", 100)
+    audit_labels(X, given, (mask, true), classifier=(many := Joins()))
+    assert not hasattr(many, "joined")
+    chosen = Joins()
+    chosen.method = "forward"
+    audit_labels(X, given, (mask, true), classifier=chosen)
+    assert not hasattr(chosen, "joined")
