@@ -30,7 +30,7 @@ def create_network(name, *, num_classes, image_shape, dropout=0.0):
     if name == "lenet":
         return LeNet(num_classes, image_shape)
     if match := re.fullmatch(r"vit-(\d+)-(\d+)", name):
-        return ViT(*map(int, match.groups()), num_classes, image_shape)
+        return ViT(int(match[1]), int(match[2]), num_classes, image_shape)
     if re.fullmatch(r"mlp(-\d+)+", name):
         return MLP([int(size) for size in name.split("-")[1:]], num_classes, image_shape)
     match = re.fullmatch(r"resnet-(\d+)|wrn-(\d+)-(\d+)", name)
