@@ -70,21 +70,27 @@ def test_patches_are_squares_of_the_image():
     assert network.position.shape == (20, 8)
 
 
-def test_remat_and_the_loop_over_layers_change_nothing(monkeypatch):
+@functools.cache
+def two_layers():
     model, params = make("vit-8-2")
-    want = jax.jit(l2rw_gradient(model))(params)
-    again, _ = make("vit-8-2", remat=True)
-    assert_close(jax.jit(l2rw_gradient(again))(params), want)
+    return jax.jit(l2rw_gradient(model)), params
+
+
+def test_remat_and_the_loop_over_layers_change_nothing(monkeypatch):
+    want, params = two_layers()
+    want = want(params)
     monkeypatch.setattr(vit, "_UNROLLED", 1)
+    model, _ = make("vit-8-2", remat=True)
     assert_close(jax.jit(l2rw_gradient(model))(params), want)
 
 
-def test_replicas_are_networks_of_their_own():
-    model, params = make("vit-8-2")
+def test_replicas_are_networks_of_their_own(monkeypatch):
+    want, params = two_layers()
     stacked = jax.tree.map(lambda x: jnp.stack([x, 1.5 * x]), params)
-    _, grads = jax.jit(jax.vmap(l2rw_gradient(model)))(stacked)
-    _, want = jax.jit(l2rw_gradient(model))(jax.tree.map(lambda x: x[1], stacked))
-    assert_close(jax.tree.map(lambda x: x[1], grads), want)
+    want = want(jax.tree.map(lambda x: x[1], stacked))
+    monkeypatch.setattr(vit, "_UNROLLED", 1)  # quicker to compile
+    got = jax.jit(jax.vmap(l2rw_gradient(make("vit-8-2")[0])))(stacked)
+    assert_close(jax.tree.map(lambda x: x[1], got), want)
 
 
 def test_a_deep_network_s_program_does_not_grow_with_its_depth():
@@ -93,7 +99,8 @@ def test_a_deep_network_s_program_does_not_grow_with_its_depth():
         params = jax.eval_shape(lambda: model.init(KEY)[0])
         return len(jax.jit(l2rw_gradient(model)).lower(params).as_text().splitlines())
 
-    assert lines(13) == lines(26)
+    # A layer has hundreds of lines; shapes that happen to be equal share a few.
+    assert lines(60) == pytest.approx(lines(20), rel=0.01)
 
 
 @pytest.mark.parametrize(
