@@ -3,8 +3,8 @@
 python -m experiments.benchmark --output=results/benchmark-cpu --minutes=15
 
 Every implementation takes the same batches from the same parameters; they are timed in turn, round
-by round, so that a busy moment of the machine meets all of them. What fails or does not fit into
-the time is a row that says so. Writes OUTPUT.json, OUTPUT.md and OUTPUT.png; with --sweep also
+by round, so that a busy moment of the machine meets all of them. If an implementation fails or runs
+out of time, its row says why. Writes OUTPUT.json, OUTPUT.md and OUTPUT.png; with --sweep also
 OUTPUT-growth.png, the step time over b.
 """
 
@@ -30,7 +30,7 @@ MINUTES = flags.DEFINE_float("minutes", 15.0, "Time to spend in all, about.")
 DEVICE = flags.DEFINE_enum("device", "auto", ["auto", "cpu", "gpu"], "Where to compute.")
 PRECISION = flags.DEFINE_list("precisions", ["float32"], "float32, tf32 (GPU), bfloat16.")
 SWEEP = flags.DEFINE_bool("sweep", False, "Also ResNet-32 with b = m from 25 to 1600.")
-SMOKE = flags.DEFINE_bool("smoke", False, "Tiny networks: only whether all of it works.")
+SMOKE = flags.DEFINE_bool("smoke", False, "A tiny network: only whether it all works.")
 ONLY = flags.DEFINE_list("only", None, "Only these implementations; ours is all of ours.")
 OUTPUT = flags.DEFINE_string(
     "output", None, "Start of the names of what is written; results/benchmark-DEVICE by default."
@@ -51,10 +51,12 @@ def main():
     end = time.perf_counter() + seconds
     for left, setting in zip(range(len(chosen), 0, -1), chosen, strict=True):
         share = (end - time.perf_counter()) / left
-        rows += implementations.measure(setting, makers, repeats=REPEATS.value, seconds=share)
+        rows += implementations.measure(
+            setting, makers, repeats=REPEATS.value, seconds=share, memory=not SMOKE.value
+        )
         _release()
         files.write_json(f"{output}.json", about | {"rows": rows})
-        table = report.table(rows)
+        table = f"{report.ratio_table(rows)}\n\n{report.table(rows)}"
         Path(f"{output}.md").write_text(table + "\n")
         report.plot(rows, f"{output}.png", title=about["device"])
     if SWEEP.value:

@@ -7,6 +7,12 @@ from experiments import programs
 from experiments.benchmark import ours, report, timing
 from experiments.benchmark.setting import examples
 
+# Of the implementations those whose cost changes most with the size of the clean batch.
+EQUAL = (
+    *("ours plain", "ours l2rw forward", "torch plain", "torch forward_ad_separate"),
+    *("torch create_graph", "ours l2rw reverse"),
+)
+
 
 def makers(device):
     """``{name: make}`` of all implementations, those that matter most first.
@@ -22,17 +28,21 @@ def makers(device):
             prepare, functools.partial(prepare_torch, device=device, form=form, **options)
         )
 
-    made: dict = {
-        "ours plain": mine(ours.plain),
-        "ours l2rw forward": mine(ours.forward),
-        "torch plain": torch("plain"),
-        "torch create_graph": torch("create_graph"),
-        "torch forward_ad_separate": torch("forward_ad_separate"),
-        "ours l2rw reverse": mine(ours.reverse),
+    made: dict = {f"ours {form}": mine(form) for form in ("plain", "l2rw forward")}
+    made |= {
+        f"torch {form}": torch(form) for form in ("plain", "forward_ad_separate", "create_graph")
     }
-    made |= {f"torch {form}": torch(form) for form in ("forward_ad_shared", "higher", "torchopt")}
-    for form in ("plain", "forward_ad_shared", "create_graph"):
+    for form, counterpart in (("evidence", "evidence"), ("l2rw head", "head")):
+        made[f"ours {form}"] = mine(form)
+        made[f"torch {counterpart}"] = torch(counterpart)
+    made["ours l2rw every 4th"] = mine("l2rw every 4th")
+    made["torch every 4th"] = torch("forward_ad_separate", every=4)
+    made["ours mwnet"] = mine("mwnet")
+    made |= {f"torch {form}": torch(form) for form in ("mwnet_forward_ad", "mwnet_create_graph")}
+    made["ours l2rw reverse"] = mine("l2rw reverse")
+    for form in ("plain", "create_graph", "forward_ad_shared"):
         made[f"torch {form}, compiled"] = torch(form, compiled=True)
+    made |= {f"torch {form}": torch(form) for form in ("forward_ad_shared", "higher", "torchopt")}
     if device == "gpu":
         for form in ("plain", "forward_ad_separate", "create_graph"):
             made[f"torch {form}, CUDA graph"] = torch(form, graph=True)
@@ -54,34 +64,43 @@ def prepare(make, setting):
         made.step()
         return time.perf_counter() - started
 
-    return timing.Ready(turn, about | made.analysis, measure_memory=made.measure_memory)
+    return timing.Ready(turn, about | made.analysis, made.steps, made.measure_memory)
 
 
 def prepare_torch(setting, device, form, **options):
     """The same step by PyTorch, from the same parameters on the same batches."""
     from experiments.benchmark.torch_baseline import prepare  # without PyTorch this is a row
 
-    _, params, model_state = ours.initial(setting)
+    _, params, model_state = ours.initial(setting, weighting=form.startswith("mwnet"))
     kind = "cuda" if device == "gpu" else "cpu"
-    return ours.Prepared(
-        *prepare.prepare(setting, kind, form, params, model_state, examples(setting), **options)
+    step, memory = prepare.prepare(
+        setting, kind, form, params, model_state, examples(setting), **options
     )
+    return ours.Prepared(step, memory, steps=options.get("every", 1))
 
 
-def measure(setting, makers, *, repeats, seconds):
+def measure(setting, makers, *, repeats, seconds, memory=True):
     """Rows of one setting, one for each implementation.
 
     Args:
       setting: the ``Setting``.
       makers: as ``makers`` returns them.
       repeats: most timed steps of each.
-      seconds: time to spend, about; the last 0.3 of it is for memory.
+      seconds: time to spend, about; the last 0.2 of it is for memory.
+      memory: whether to measure PyTorch's memory, each step's in a process of its own.
 
     Returns:
       Dicts; those of implementations that did not run have ``error`` and no figures.
     """
-    made = {name: functools.partial(make, setting) for name, make in makers.items()}
-    rows, _ = timing.measure(made, seconds=seconds, most=repeats, reserve=0.3)
+    if setting.clean_batch == setting.batch:
+        makers = {name: makers[name] for name in EQUAL if name in makers} or makers
+
+    def made(make):
+        ready = make(setting)
+        return ready if memory else ready._replace(measure_memory=None)
+
+    each = {name: functools.partial(made, make) for name, make in makers.items()}
+    rows, _ = timing.measure(each, seconds=seconds, most=repeats, reserve=0.2 * memory)
     return report.add_ratios(
         [setting._asdict() | {"implementation": name} | row for name, row in rows.items()]
     )

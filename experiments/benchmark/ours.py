@@ -9,7 +9,8 @@ import jax.numpy as jnp
 import optax
 
 from experiments.benchmark.setting import examples
-from l2rw_jax import losses, reweighted_value_and_grad
+from l2rw_jax import losses
+from l2rw_jax.methods import get_method
 from l2rw_jax.models import create_model
 from l2rw_jax.training.optimizers import kernels
 
@@ -18,18 +19,23 @@ class Prepared(NamedTuple):
     """An implementation that is ready to be timed.
 
     Attributes:
-      step: takes one synchronised step and returns its loss.
+      step: takes ``steps`` synchronised steps and returns the last one's loss.
       measure_memory: returns fields of the row; None where there is no way to measure.
       analysis: fields that the compiler knows.
+      steps: training steps that ``step`` takes.
     """
 
     step: Callable[[], float]
     measure_memory: Callable[[], dict] | None = None
     analysis: dict[str, Any] = {}  # noqa: RUF012 - a NamedTuple's default, never written to
+    steps: int = 1
 
 
-def initial(setting):
-    """The model, and its parameters and running moments before the first step."""
+def initial(setting, *, weighting=False):
+    """The model, and its parameters and running moments before the first step.
+
+    With ``weighting`` the parameters have those of Meta-Weight-Net beside them.
+    """
     model = create_model(
         setting.model,
         num_classes=setting.num_classes,
@@ -37,15 +43,19 @@ def initial(setting):
         dtype="bfloat16" if setting.precision == "bfloat16" else "float32",
         dropout=setting.dropout,
     )
-    return model, *jax.jit(model.init)(jax.random.key(0))
+    params, model_state = jax.jit(model.init)(jax.random.key(0))
+    if weighting:
+        init: Any = get_method("mwnet").init_weighting
+        params["weighting"] = init(jax.random.key(1), setting.num_classes)
+    return model, params, model_state
 
 
 def plain(losses_fn):
     """Ordinary training: the gradient of the mean loss."""
 
     def mean_loss(params, batch):
-        values, new_state = losses_fn(params, batch)
-        return values.mean(), new_state
+        values, aux = losses_fn(params, batch)
+        return values.mean(), aux["model_state"]
 
     def gradient(params, batch, clean):
         del clean
@@ -54,72 +64,87 @@ def plain(losses_fn):
     return gradient
 
 
-def reweighted(losses_fn, mode):
-    """The gradient that ``l2rw_jax`` gives."""
-    value_and_grad = reweighted_value_and_grad(
-        losses_fn, lambda *args: losses_fn(*args)[0].mean(), has_aux=True, mode=mode
+def method(losses_fn, name, **options):
+    """The gradient of one of the library's methods."""
+    value_and_grad = get_method(name).value_and_grad(
+        losses_fn, lambda *args: losses_fn(*args)[0].mean(), rng=jax.random.key(0), **options
     )
 
     def gradient(params, batch, clean):
-        (loss, (*_, new_state)), grads = value_and_grad(params, batch, clean)
-        return (loss, new_state), grads
+        (loss, (*_, aux)), grads = value_and_grad(params, batch, clean)
+        return (loss, aux["model_state"]), grads
 
     return gradient
 
 
-forward = functools.partial(reweighted, mode="forward")
-reverse = functools.partial(reweighted, mode="reverse")
+def _last_layer(params):
+    return {layer: layer == "output" for layer in params}
+
+
+FORMS: dict[str, Callable[..., Any]] = {
+    "plain": plain,
+    "l2rw forward": functools.partial(method, name="l2rw"),
+    "l2rw reverse": functools.partial(method, name="l2rw", mode="reverse"),
+    "l2rw head": functools.partial(method, name="l2rw", lookahead_mask=_last_layer),
+    "evidence": functools.partial(method, name="evidence"),
+    "mwnet": functools.partial(method, name="mwnet"),
+}
 
 
 def prepare(setting, form):
-    """One compiled step; donates its state.
-
-    Args:
-      setting: the benchmark's ``Setting``.
-      form: ``form(losses_fn)`` returns ``gradient(params, batch, clean) -> ((loss, model_state),
-        grads)``; ``losses_fn(params, batch)`` returns the losses ``[b]`` and the model's state.
+    """Compiled steps of a form in ``FORMS``; or ``"l2rw every 4th"``: one that scores, then three
+    plain ones, which is what a step costs whose weights are kept.
     """
-    model, params, model_state = initial(setting)
+    cycle = [form]
+    if form == "l2rw every 4th":
+        cycle = ["l2rw forward", "plain", "plain", "plain"]
+    model, params, model_state = initial(setting, weighting=form == "mwnet")
     tx = optax.chain(
         optax.add_decayed_weights(setting.weight_decay, mask=kernels),
         optax.sgd(setting.rate, setting.momentum),
     )
+    state = (params, model_state, tx.init(params), jax.random.key(0))
+    arrays = batches(setting)
+    compiled = {each: _compile(setting, model, tx, each, state, arrays) for each in cycle}
+
+    def run():
+        nonlocal state
+        for each in cycle:
+            state, loss = jax.block_until_ready(compiled[each](state, *arrays))
+        return float(loss)
+
+    return Prepared(run, analysis=analyse(compiled[cycle[0]]), steps=len(cycle))
+
+
+def _compile(setting, model, tx, form, state, arrays):
+    """One compiled step, ``(state, batch, clean) -> (state, loss)``; donates its state."""
 
     def step(state, batch, clean):
         params, model_state, opt_state, key = state
         key, batch_key, clean_key = jax.random.split(key, 3)
 
         def losses_fn(params, batch):
-            logits, new_state = model.apply(
-                params, model_state, batch["x"], train=True, rng=batch["rng"]
+            (logits, features), new_state = model.apply(
+                params, model_state, batch["x"], train=True, rng=batch["rng"], with_features=True
             )
-            return losses.cross_entropy(logits, batch["y"]), new_state
+            aux = {"logits": logits, "features": features, "model_state": new_state}
+            return losses.cross_entropy(logits, batch["label"]), aux
 
-        (loss, new_state), grads = form(losses_fn)(
-            params, batch | {"rng": batch_key}, clean | {"rng": clean_key}
-        )
+        batch = batch | {"rng": batch_key, "learning_rate": setting.rate}
+        (loss, new_state), grads = FORMS[form](losses_fn)(params, batch, clean | {"rng": clean_key})
         updates, opt_state = tx.update(grads, opt_state, params)
         return (optax.apply_updates(params, updates), new_state, opt_state, key), loss
 
-    state = (params, model_state, tx.init(params), jax.random.key(0))
-    batch, clean = batches(setting)
     # Without this, JAX computes float32 products in TF32 on a GPU.
     exact = {"float32": "highest", "tf32": "tensorfloat32"}.get(setting.precision)
     with jax.default_matmul_precision(exact):
-        compiled = jax.jit(step, donate_argnums=0).lower(state, batch, clean).compile()
-
-    def run():
-        nonlocal state
-        state, loss = jax.block_until_ready(compiled(state, batch, clean))
-        return float(loss)
-
-    return Prepared(run, analysis=analyse(compiled))
+        return jax.jit(step, donate_argnums=0).lower(state, *arrays).compile()
 
 
 def batches(setting):
     """The batch and the clean batch, on the device."""
     images, labels, clean_images, clean_labels = map(jnp.asarray, examples(setting))
-    return {"x": images, "y": labels}, {"x": clean_images, "y": clean_labels}
+    return {"x": images, "label": labels}, {"x": clean_images, "label": clean_labels}
 
 
 def analyse(compiled):

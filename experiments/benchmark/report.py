@@ -5,12 +5,32 @@ from matplotlib import pyplot as plt
 
 from l2rw_jax.reports import to_markdown
 
+METHODS = {  # of the table of ratios: ours, and PyTorch's best of the same
+    "plain": ("ours plain", "torch plain"),
+    "l2rw": ("ours l2rw forward", "torch forward_ad_separate"),
+    "l2rw, double backward": ("ours l2rw reverse", "torch create_graph"),
+    "l2rw every 4th step": ("ours l2rw every 4th", "torch every 4th"),
+    "l2rw, last layer": ("ours l2rw head", "torch head"),
+    "evidence": ("ours evidence", "torch evidence"),
+    "mwnet": ("ours mwnet", "torch mwnet_forward_ad"),
+}
+# Of PyTorch, ours that computes the same; of the others, l2rw forward.
+COUNTERPARTS = {
+    "torch plain": "ours plain",
+    "torch evidence": "ours evidence",
+    "torch head": "ours l2rw head",
+    "torch every 4th": "ours l2rw every 4th",
+    "torch mwnet_forward_ad": "ours mwnet",
+    "torch mwnet_create_graph": "ours mwnet",
+}
+
 
 def add_ratios(rows):
     """Adds to one setting's rows what their medians are multiples of.
 
     ``over_plain`` is the median over that of ``plain``, the same framework's ordinary step (the
-    compiled one's for a compiled step, where that ran), ``over_ours`` over that of ours.
+    compiled one's for a compiled step, where that ran). ``over_ours`` of a row of PyTorch's is the
+    median over that of ours that computes the same: above 1 ours is faster.
 
     >>> rows = [{"implementation": "ours plain", "median_ms": 2.0}]
     >>> rows += [{"implementation": "ours l2rw forward", "median_ms": 5.0}]
@@ -26,10 +46,43 @@ def add_ratios(rows):
         _, comma, kind = name.partition(",")
         plain = f"{framework} plain{comma}{kind}"
         row["plain"] = plain if plain in medians else f"{framework} plain"
-        for field, other in (("over_plain", row["plain"]), ("over_ours", "ours l2rw forward")):
-            if other in medians:
-                row[field] = medians[name] / medians[other]
+        if row["plain"] in medians:
+            row["over_plain"] = medians[name] / medians[row["plain"]]
+        counterpart = COUNTERPARTS.get(name.partition(",")[0], "ours l2rw forward")
+        if framework == "torch" and counterpart in medians:
+            row["over_ours"] = medians[name] / medians[counterpart]
     return rows
+
+
+def ratio_table(rows):
+    """A line a setting: each method's times of a plain step, ours and PyTorch's.
+
+    >>> row = {"model": "lenet", "batch": 100, "clean_batch": 10, "precision": "float32"}
+    >>> rows = [row | {"implementation": "ours plain", "median_ms": 50.0}]
+    >>> rows.append(row | {"implementation": "ours evidence", "median_ms": 60.0, "over_plain": 1.2})
+    >>> print(ratio_table(rows).splitlines()[-1])
+    | lenet | 100 | 10 | 50 / - ms | - | - | - | - | 1.20 / - | - |
+    """
+    found: dict = {}
+    for row in rows:
+        if row.get("precision") == "float32" and row.get("median_ms"):
+            setting = (row["model"], row["batch"], row["clean_batch"])
+            found.setdefault(setting, {})[row["implementation"]] = row
+    lines = []
+    for setting, by_name in found.items():
+        cells = []
+        for method, names in METHODS.items():
+            each = [by_name.get(name) for name in names]
+            if method == "plain":
+                shown = [f"{row['median_ms']:.0f}" if row else "-" for row in each]
+                cells.append(" / ".join(shown) + " ms")
+                continue
+            shown = [
+                f"{row['over_plain']:.2f}" if row and "over_plain" in row else "-" for row in each
+            ]
+            cells.append(" / ".join(shown) if any(each) else "-")
+        lines.append([*setting, *cells])
+    return to_markdown(["model", "b", "m", *METHODS], lines)
 
 
 def table(rows):

@@ -21,7 +21,9 @@ class Setting(NamedTuple):
 
 
 LENET = Setting("lenet", (28, 28, 1), 2, 100, 10, rate=1e-3)
-RESNET = Setting("resnet-32", (32, 32, 3), 10, 100, 100)
+RESNET = Setting("resnet-32", (32, 32, 3), 10, 100, 10)
+MLP = Setting("mlp-256-256", (28, 28, 1), 10, 100, 10)
+VIT = Setting("vit-192-6", (32, 32, 3), 10, 50, 5, rate=0.01)
 PRECISIONS = {"cpu": ("float32", "bfloat16"), "gpu": ("float32", "tf32", "bfloat16")}
 WIDE = {"cpu": "wrn-10-2", "gpu": "wrn-28-10"}
 
@@ -30,12 +32,13 @@ def settings(device, precisions, *, sweep=False, smoke=False):
     """The settings to run on ``cpu`` or ``gpu``."""
     wide = RESNET._replace(model=WIDE[device], dropout=0.3)
     # The quickest first: what they leave of their time goes to the others.
-    chosen = [LENET, wide, RESNET._replace(clean_batch=10), RESNET]
+    chosen = [MLP, LENET, wide, RESNET, VIT]
+    chosen += [each._replace(clean_batch=each.batch) for each in chosen]
     if sweep:
         sizes = (25, 50, 200, 400, 800, 1600)
         chosen += [RESNET._replace(batch=size, clean_batch=size) for size in sizes]
     if smoke:
-        chosen = [LENET._replace(image_shape=(8, 8, 1), batch=4, clean_batch=2)]
+        chosen = [MLP._replace(model="mlp-8", image_shape=(4, 4, 1), batch=4, clean_batch=2)]
     return [setting._replace(precision=name) for name in precisions for setting in chosen]
 
 

@@ -15,12 +15,14 @@ from flax import nnx
 
 from l2rw_jax.models.networks import MLP, LeNet
 from l2rw_jax.models.resnet import ResNet
+from l2rw_jax.models.vit import ViT, num_heads, patch_side
 
 # Limits far above any published network, so that a slip of the hand is told from a wish.
 _WIDTH, _LAYERS, _DEPTH, _WIDENING = 65536, 64, 1202, 64
 _FORMS = (
     f"mlp-H1-H2-... of up to {_LAYERS} layers of 1 to {_WIDTH} units, lenet, resnet-D with "
-    f"D = 6n + 2, wrn-D-K with D = 6n + 4 and K up to {_WIDENING} (n > 0, D up to {_DEPTH})"
+    f"D = 6n + 2, wrn-D-K with D = 6n + 4 and K up to {_WIDENING} (n > 0, D up to {_DEPTH}), "
+    f"vit-W-L of width W up to {_WIDTH}, a multiple of its W // 64 heads, and L up to {_LAYERS}"
 )
 _DTYPES = ("bfloat16", "float32", "float64")
 
@@ -55,7 +57,9 @@ def create_model(
 
     Args:
       name: `mlp-H1-H2-...` (up to 64 hidden sizes of up to 65536), `lenet`, `resnet-D` with
-        D = 6n + 2, or `wrn-D-K` with D = 6n + 4, D up to 1202 and K up to 64.
+        D = 6n + 2, `wrn-D-K` with D = 6n + 4, D up to 1202 and K up to 64, or `vit-W-L`, a Vision
+        Transformer of width W and L layers with a head for each 64 units; its patches of 4 x 4
+        pixels, in images with a side below 16 of 2 x 2, must divide the image.
       num_classes: number of logits, at least 2. LeNet with 2 has one sigmoid unit z and returns
         (0, z).
       image_shape: `(h, w, c)`, each at least 1.
@@ -63,8 +67,8 @@ def create_model(
         float64.
       dropout: rate in [0, 1), between the convolutions of a wrn's blocks; needs `rng` in training.
       batch_norm_axis: mapped axis over which batch normalisation averages its moments.
-      remat: whether the backward pass computes a residual block's activations again instead of
-        keeping them (`jax.checkpoint`).
+      remat: whether the backward pass computes a block's activations again instead of keeping them
+        (`jax.checkpoint`), in a resnet, wrn or vit.
 
     Returns:
       The `Model`.
@@ -86,9 +90,9 @@ def create_model(
     ((5, 3), {})
     """
     _check(name, num_classes, image_shape, dtype, dropout)
-    if remat and not name.startswith(("resnet-", "wrn-")):
+    if remat and not name.startswith(("resnet-", "wrn-", "vit-")):
         raise ValueError(
-            f"remat: got {remat} for {name!r}; allowed: False, except for residual nets"
+            f"remat: got {remat} for {name!r}; allowed: False, except for resnet, wrn and vit"
         )
     build = functools.partial(
         _constructor(name, dropout, batch_norm_axis, remat),
@@ -143,6 +147,12 @@ def _constructor(
             if count > _LAYERS or max(sizes) > _WIDTH:
                 raise _name_error(name, "mlp", *(min(size, _WIDTH) for size in sizes[:_LAYERS]))
             return functools.partial(MLP, sizes)
+        case "vit", 2:
+            width, layers = min(sizes[0], _WIDTH), min(sizes[1], _LAYERS)
+            width -= width % num_heads(width)
+            if [width, layers] != sizes:
+                raise _name_error(name, "vit", width, layers)
+            return functools.partial(ViT, width, layers, remat=remat)
         case "resnet", 1:
             depth, widening, rest = sizes[0], 1, 2
         case "wrn", 2:
@@ -165,7 +175,7 @@ def _constructor(
 
 
 def _name_error(name: Any, *nearest: str | int) -> ValueError:
-    known = ("mlp-256-256", "lenet", "resnet-32", "wrn-28-10")
+    known = ("mlp-256-256", "lenet", "resnet-32", "wrn-28-10", "vit-192-6")
     near = (
         "-".join(map(str, nearest))
         or difflib.get_close_matches(str(name)[:80].lower(), known, 1, cutoff=0)[0]
@@ -177,7 +187,7 @@ def _name_error(name: Any, *nearest: str | int) -> ValueError:
 def _check(
     name: str,
     num_classes: int,
-    image_shape: tuple[int, ...],
+    image_shape: tuple[int, int, int],
     dtype: jax.typing.DTypeLike,
     dropout: float,
 ) -> None:
@@ -199,6 +209,12 @@ def _check(
         raise ValueError(
             f"dtype: got {got!r}; allowed: bfloat16, float32, and float64 under jax_enable_x64; "
             f"nearest: {nearest!r}"
+        )
+    side = patch_side(image_shape)
+    if name.startswith("vit-") and (image_shape[0] % side or image_shape[1] % side):
+        raise ValueError(
+            f"image_shape: got {tuple(image_shape)} for {name!r}; allowed: sides that its patches "
+            f"of {side} x {side} pixels divide; crop or pad the images"
         )
     number = isinstance(dropout, numbers.Real) and not isinstance(dropout, bool)
     if not number or not 0 <= dropout < 1:

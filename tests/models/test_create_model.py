@@ -8,7 +8,7 @@ import pytest
 from l2rw_jax.models import create_model
 
 SHAPE = (8, 8, 3)
-NAMES = ("mlp-8", "lenet", "resnet-8", "wrn-10-1")
+NAMES = ("mlp-8", "lenet", "resnet-8", "wrn-10-1", "vit-16-2")
 KEY = jax.random.key(0)
 
 
@@ -152,6 +152,12 @@ def test_dropout():
         ("mlp-65537-8", "mlp-65536-8"),
         ("mlp-9999999", "mlp-65536"),
         ("lenet-5", "lenet"),
+        ("vit-0-2", "vit-192-6"),
+        ("vit-10-x", "vit-192-6"),
+        ("vit-192", "vit-192-6"),
+        ("vit-193-6", "vit-192-6"),
+        ("vit-65537-6", "vit-65536-6"),
+        ("vit-192-65", "vit-192-64"),
         (None, "lenet"),
         (32, "resnet-32"),
     ],
@@ -162,7 +168,8 @@ def test_unknown_names(name, nearest):
     assert str(error.value) == (
         f"name: got {name!r}; allowed: mlp-H1-H2-... of up to 64 layers of 1 to 65536 units, "
         "lenet, resnet-D with D = 6n + 2, wrn-D-K with D = 6n + 4 and K up to 64 (n > 0, D up to "
-        f"1202); nearest: {nearest!r}"
+        "1202), vit-W-L of width W up to 65536, a multiple of its W // 64 heads, and L up to 64; "
+        f"nearest: {nearest!r}"
     )
 
 
@@ -173,7 +180,7 @@ def test_a_long_name_is_refused_in_a_short_line(name):
 
 
 def test_names_at_their_limits_are_known():
-    for name in ("mlp" + 64 * "-1", "mlp-65536", "wrn-10-64", "resnet-8"):
+    for name in ("mlp" + 64 * "-1", "mlp-65536", "wrn-10-64", "resnet-8", "vit-1-64"):
         create_model(name, num_classes=3, image_shape=SHAPE)
 
 
@@ -212,6 +219,10 @@ def test_other_dtypes_are_refused(dtype):
     ("options", "message"),
     [
         ({"dropout": 0.1}, "dropout: got 0.1 for 'lenet'; allowed: 0, except for wrn-D-K"),
+        (
+            {"remat": True},
+            "remat: got True for 'lenet'; allowed: False, except for resnet, wrn and vit",
+        ),
         (
             {"dtype": "float16"},
             "dtype: got 'float16'; allowed: bfloat16, float32, and float64 under jax_enable_x64; "

@@ -33,6 +33,8 @@ def square_loss(model, params, model_state, x):
         ("wrn-28-10", 36.5e6),
         ("lenet", 5 * 5 * (3 * 16 + 16 * 32 + 32 * 64) + 112 + 1024 * 100 + 100 + 1010),
         ("mlp-256-256", 3072 * 256 + 256 * 256 + 2560 + 522),
+        # 12 w^2 + 13 w a layer, patches, positions, the last norm, the output.
+        ("vit-192-6", 6 * (12 * 192**2 + 13 * 192) + 49 * 192 + 64 * 192 + 384 + 1930),
     ],
 )
 def test_parameter_counts(name, count):
@@ -42,11 +44,14 @@ def test_parameter_counts(name, count):
 
 
 def test_weights_are_called_kernel():
-    for name in ("mlp-4", "lenet", "resnet-8", "wrn-10-2"):
+    for name in ("mlp-4", "lenet", "resnet-8", "wrn-10-2", "vit-16-2"):
         model = create_model(name, num_classes=3, image_shape=SHAPE)
         params, _ = jax.eval_shape(model.init, KEY)
+        position = params.pop("position", None)  # weighs nothing
         for path, leaf in jax.tree_util.tree_leaves_with_path(params):
-            assert (path[-1].key == "kernel") == (leaf.ndim > 1)
+            stacked = path[0].key == "blocks"  # with the layers as first axis
+            assert (path[-1].key == "kernel") == (leaf.ndim - stacked > 1)
+        assert (position is None) == (name != "vit-16-2")
 
 
 def test_initial_scales():

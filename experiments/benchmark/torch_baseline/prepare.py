@@ -9,7 +9,7 @@ from importlib import metadata
 
 import torch
 
-from experiments.benchmark.torch_baseline import convert, models, steps
+from experiments.benchmark.torch_baseline import convert, meta_weight_net, models, steps
 
 
 def versions():
@@ -23,7 +23,9 @@ def versions():
     return found
 
 
-def prepare(setting, device, form, params, model_state, arrays, *, compiled=False, graph=False):
+def prepare(
+    setting, device, form, params, model_state, arrays, *, compiled=False, graph=False, every=1
+):
     """Builds one implementation's step.
 
     Args:
@@ -35,27 +37,35 @@ def prepare(setting, device, form, params, model_state, arrays, *, compiled=Fals
       arrays: images ``[b, h, w, c]`` and labels, clean images and labels, on the host.
       compiled: whether to use ``torch.compile``.
       graph: whether to replay the step as a CUDA graph.
+      every: steps from one that scores to the next; those in between are plain ones, which is what
+        a step costs whose weights are kept.
 
     Returns:
-      ``(step, measure_memory)``: ``step()`` takes one synchronised step and returns its loss;
-      ``measure_memory()`` returns the fields to add to its row, or is None where there is no way.
+      ``(step, measure_memory)``: ``step()`` takes ``every`` steps, waits for them, and returns the
+      last one's loss; ``measure_memory()`` returns the fields to add to its row, or is None where
+      there is no way.
     """
     set_precision(setting.precision)
-    network = convert.to_torch(params, model_state, create_network(setting))
+    network = convert.to_torch(params, model_state, create_network(setting, form))
     step = create_step(setting, device, form, network=network, compiled=compiled)
+    between = create_step(setting, device, "plain", network=network)
     if graph:
         step = steps.cuda_graph(step)
     batch = to_device(arrays, device)
 
     def synchronised():
         _, loss = step(*batch)
+        for _ in range(every - 1):
+            _, loss = between(*batch)
         if device == "cuda":  # the loss is there before the update is
             torch.cuda.synchronize()
         return loss.item()
 
     if device == "cpu":
         # Compiling takes more memory than the step does.
-        measure = None if compiled else functools.partial(_fresh_process, setting, form)
+        measure = (
+            None if compiled or every > 1 else functools.partial(_fresh_process, setting, form)
+        )
         return synchronised, measure
 
     def measure_on_device():
@@ -80,7 +90,7 @@ def set_precision(precision):
 def create_step(setting, device, form, *, network=None, compiled=False):
     """A step of ``form`` on a new network, or on the one given."""
     if network is None:
-        network = create_network(setting)
+        network = create_network(setting, form)
     network = network.to(device, memory_format=torch.channels_last).train()
     optimizer = steps.make_optimizer(
         network, rate=setting.rate, weight_decay=setting.weight_decay, momentum=setting.momentum
@@ -89,14 +99,15 @@ def create_step(setting, device, form, *, network=None, compiled=False):
     return steps.make_step(form, network, optimizer, compiled=compiled, bfloat16=bfloat16)
 
 
-def create_network(setting):
-    """The setting's network, with PyTorch's own initial values."""
-    return models.create_network(
+def create_network(setting, form):
+    """The setting's network, with PyTorch's own initial values, and what else the form trains."""
+    network = models.create_network(
         setting.model,
         num_classes=setting.num_classes,
         image_shape=setting.image_shape,
         dropout=setting.dropout,
     )
+    return meta_weight_net.add_weighting(network) if form.startswith("mwnet") else network
 
 
 def to_device(arrays, device):

@@ -3,22 +3,25 @@
 A form is a function ``form(network, params, rate) -> gradient``, and
 ``gradient(epsilon, images, labels, clean_images, clean_labels) -> (weights, loss, grads)``;
 ``epsilon`` is ``[b]`` zeros that require a gradient, which some forms differentiate by. The
-look-ahead is plain SGD with learning rate ``rate``; it cancels in the weights.
+look-ahead is plain SGD with learning rate ``rate``; it cancels in the weights of all but ``mwnet``.
 """
 
 import contextlib
 
 import torch
 from torch.autograd import forward_ad
-from torch.func import functional_call
 from torch.nn import functional as F  # noqa: N812
 
-
-def example_weights(scores):
-    """Rectified scores over their sum, ``[b]``; all zero if none is positive (Eqs. 7-8)."""
-    rectified = torch.where(torch.isfinite(scores), scores.clamp(min=0), 0)
-    total = rectified.sum()
-    return rectified / torch.where(total > 0, total, 1)
+from experiments.benchmark.torch_baseline import last_layer, meta_weight_net
+from experiments.benchmark.torch_baseline.passes import (
+    attention_by_parts,
+    clean_direction,
+    duals,
+    example_weights,
+    losses_of,
+    tangents_along,
+    weighted,
+)
 
 
 def plain(network, params, rate):
@@ -27,7 +30,7 @@ def plain(network, params, rate):
 
     def gradient(epsilon, images, labels, clean_images, clean_labels):
         del clean_images, clean_labels
-        return _weighted(network, params, torch.full_like(epsilon, 1 / len(labels)), images, labels)
+        return weighted(network, params, torch.full_like(epsilon, 1 / len(labels)), images, labels)
 
     return gradient
 
@@ -39,7 +42,7 @@ def random(network, params, rate):
     def gradient(epsilon, images, labels, clean_images, clean_labels):
         del clean_images, clean_labels
         weights = example_weights(torch.randn_like(epsilon.detach()))
-        return _weighted(network, params, weights, images, labels)
+        return weighted(network, params, weights, images, labels)
 
     return gradient
 
@@ -49,12 +52,13 @@ def create_graph(network, params, rate):
     named = dict(network.named_parameters())
 
     def gradient(epsilon, images, labels, clean_images, clean_labels):
-        losses = _losses(network, named, images, labels)
+        with attention_by_parts():
+            losses = losses_of(network, named, images, labels)
         grads = torch.autograd.grad((epsilon * losses).sum(), params, create_graph=True)
         lookahead = {name: p - rate * g for (name, p), g in zip(named.items(), grads, strict=True)}
-        clean_loss = _losses(network, lookahead, clean_images, clean_labels).mean()
+        clean_loss = losses_of(network, lookahead, clean_images, clean_labels).mean()
         (epsilon_grad,) = torch.autograd.grad(clean_loss, epsilon)
-        return _weighted(network, params, example_weights(-epsilon_grad), images, labels)
+        return weighted(network, params, example_weights(-epsilon_grad), images, labels)
 
     return gradient
 
@@ -68,11 +72,11 @@ def forward_ad_shared(network, params, rate):
 
     def gradient(epsilon, images, labels, clean_images, clean_labels):
         del epsilon
-        direction = _clean_direction(network, params, rate, clean_images, clean_labels)
-        with forward_ad.dual_level():
-            duals = _duals(named, named.values(), direction)
+        direction = clean_direction(network, params, rate, clean_images, clean_labels)
+        with attention_by_parts(), forward_ad.dual_level():
+            moved = duals(named, named.values(), direction)
             losses, tangents = forward_ad.unpack_dual(
-                _losses(network, duals, images, labels, update_moments=True)
+                losses_of(network, moved, images, labels, update_moments=True)
             )
             weights = example_weights(-tangents.detach())
             loss = (weights * losses).sum()
@@ -87,12 +91,9 @@ def forward_ad_separate(network, params, rate):
 
     def gradient(epsilon, images, labels, clean_images, clean_labels):
         del epsilon
-        direction = _clean_direction(network, params, rate, clean_images, clean_labels)
-        with torch.no_grad(), forward_ad.dual_level():
-            duals = _duals(named, (p.detach() for p in params), direction)
-            losses = _losses(network, duals, images, labels)
-            weights = example_weights(-forward_ad.unpack_dual(losses).tangent)
-        return _weighted(network, params, weights, images, labels)
+        direction = clean_direction(network, params, rate, clean_images, clean_labels)
+        weights = example_weights(-tangents_along(network, named, direction, images, labels))
+        return weighted(network, params, weights, images, labels)
 
     return gradient
 
@@ -105,11 +106,12 @@ def higher(network, params, rate):
 
     def gradient(epsilon, images, labels, clean_images, clean_labels):
         with library.innerloop_ctx(network, inner) as (fast, inner_optimizer):
-            losses = F.cross_entropy(fast(images), labels, reduction="none")
+            with attention_by_parts():
+                losses = F.cross_entropy(fast(images), labels, reduction="none")
             inner_optimizer.step((epsilon * losses).sum())
             clean_loss = F.cross_entropy(fast(clean_images), clean_labels)
             (epsilon_grad,) = torch.autograd.grad(clean_loss, epsilon)
-        return _weighted(network, params, example_weights(-epsilon_grad), images, labels)
+        return weighted(network, params, example_weights(-epsilon_grad), images, labels)
 
     return gradient
 
@@ -122,13 +124,14 @@ def torchopt(network, params, rate):
 
     def gradient(epsilon, images, labels, clean_images, clean_labels):
         before = library.extract_state_dict(network), library.extract_state_dict(inner)
-        losses = F.cross_entropy(network(images), labels, reduction="none")
+        with attention_by_parts():
+            losses = F.cross_entropy(network(images), labels, reduction="none")
         inner.step((epsilon * losses).sum())
         clean_loss = F.cross_entropy(network(clean_images), clean_labels)
         (epsilon_grad,) = torch.autograd.grad(clean_loss, epsilon)
         library.recover_state_dict(network, before[0])
         library.recover_state_dict(inner, before[1])
-        return _weighted(network, params, example_weights(-epsilon_grad), images, labels)
+        return weighted(network, params, example_weights(-epsilon_grad), images, labels)
 
     return gradient
 
@@ -143,16 +146,21 @@ FORMS = {
         forward_ad_separate,
         higher,
         torchopt,
+        last_layer.head,
+        last_layer.evidence,
+        meta_weight_net.mwnet_create_graph,
+        meta_weight_net.mwnet_forward_ad,
     )
 }
 
 
 def make_optimizer(network, *, rate, weight_decay=0.0, momentum=0.9):
     """SGD with momentum, and L2 decay on the kernels alone; fused, which is PyTorch's fastest."""
-    params = list(network.parameters())
+    kernels = [name.endswith("weight") and p.ndim > 1 for name, p in network.named_parameters()]
+    pairs = list(zip(kernels, network.parameters(), strict=True))
     groups = [
-        {"params": [p for p in params if p.ndim > 1], "weight_decay": weight_decay},
-        {"params": [p for p in params if p.ndim == 1]},
+        {"params": [p for is_kernel, p in pairs if is_kernel], "weight_decay": weight_decay},
+        {"params": [p for is_kernel, p in pairs if not is_kernel]},
     ]
     return torch.optim.SGD(groups, lr=rate, momentum=momentum, fused=True)
 
@@ -225,29 +233,3 @@ def _compile(function):
     if whole:
         config.trace_autograd_ops = True
     return torch.compile(function, fullgraph=whole, dynamic=False)
-
-
-def _losses(network, params, images, labels, **options):
-    """Cross-entropy ``[b]`` with ``params`` in the network's place."""
-    logits = functional_call(network, params, (images,), options)
-    return F.cross_entropy(logits, labels, reduction="none")
-
-
-def _weighted(network, params, weights, images, labels):
-    """The weights, the weighted sum of the losses, and its gradient; updates running moments."""
-    losses = F.cross_entropy(network(images, update_moments=True), labels, reduction="none")
-    loss = (weights * losses).sum()
-    return weights, loss.detach(), torch.autograd.grad(loss, params)
-
-
-def _clean_direction(network, params, rate, images, labels):
-    """The look-ahead loss's gradient at gradient zero: minus rate times the clean gradient."""
-    grads = torch.autograd.grad(F.cross_entropy(network(images), labels), params)
-    return [-rate * grad for grad in grads]
-
-
-def _duals(named, primals, tangents):
-    return {
-        name: forward_ad.make_dual(primal, tangent)
-        for name, primal, tangent in zip(named, primals, tangents, strict=True)
-    }

@@ -16,11 +16,21 @@ from l2rw_jax.training.optimizers import kernels
 
 torch = pytest.importorskip("torch", reason="the extra `torch` is not installed")
 
-from experiments.benchmark.torch_baseline import convert, models, steps  # noqa: E402
+from experiments.benchmark.torch_baseline import (  # noqa: E402
+    convert,
+    meta_weight_net,
+    models,
+    steps,
+)
 
+# The methods of ours that PyTorch's forms have to equal; that of all others is l2rw.
+METHODS = {"plain": "baseline", "evidence": "evidence", "head": "head"}
+METHODS |= {"mwnet_create_graph": "mwnet", "mwnet_forward_ad": "mwnet"}
+CHEAP = [form for form in METHODS if form != "plain"]
 REWEIGHTED = ["create_graph", "forward_ad_shared", "forward_ad_separate", "higher", "torchopt"]
-TINY = {"resnet-8": (8, 8, 3), "lenet": (12, 12, 1), "wrn-10-1": (8, 8, 3)}
-FULL = {"resnet-32": (32, 32, 3), "lenet": (28, 28, 1)}
+TINY = {"resnet-8": (8, 8, 3), "lenet": (12, 12, 1), "wrn-10-1": (8, 8, 3), "mlp-16": (4, 4, 1)}
+TINY["vit-128-2"] = (4, 4, 3)  # two heads
+FULL = {"resnet-32": (32, 32, 3), "lenet": (28, 28, 1), "vit-192-6": (32, 32, 3)}
 DECAY = 2e-4
 # Of each array's largest entry, after so many steps: the same sums in another order, whose rounding
 # training with a large learning rate lets grow.
@@ -42,15 +52,21 @@ def batches(shape, dtype, b=12, m=6, classes=2):
 
 
 @functools.cache
-def initial(name, shape, dtype):
+def initial(name, shape, dtype, method=""):
     with jax.enable_x64(dtype == "float64"):
         model = create_model(name, num_classes=2, image_shape=shape, dtype=dtype)
-        return model, *jax.device_get(jax.jit(model.init)(jax.random.key(0)))
+        params, model_state = jax.device_get(jax.jit(model.init)(jax.random.key(0)))
+        if method == "mwnet":
+            phi = get_method("mwnet").init_weighting(jax.random.key(1), 2)
+            params["weighting"] = jax.tree.map(lambda x: np.asarray(x, dtype), phi)
+        return model, params, model_state
 
 
-def make_network(name, shape, dtype):
-    _, params, model_state = initial(name, shape, dtype)
+def make_network(name, shape, dtype, method=""):
+    _, params, model_state = initial(name, shape, dtype, method)
     network = models.create_network(name, num_classes=2, image_shape=shape)
+    if method == "mwnet":
+        network = meta_weight_net.add_weighting(network)
     network = network.to(getattr(torch, dtype), memory_format=torch.channels_last)
     return convert.to_torch(params, model_state, network)
 
@@ -58,7 +74,7 @@ def make_network(name, shape, dtype):
 @functools.cache
 def ours(method, name, shape, dtype):
     """After each of ten steps: parameters, running moments, weights, loss."""
-    model, params, model_state = initial(name, shape, dtype)
+    model, params, model_state = initial(name, shape, dtype, method)
     tx = optax.chain(
         optax.add_decayed_weights(DECAY, mask=kernels), optax.sgd(rate(name), momentum=0.9)
     )
@@ -66,15 +82,21 @@ def ours(method, name, shape, dtype):
     @jax.jit
     def step(params, model_state, opt_state, batch, clean):
         def losses_fn(params, batch):
-            logits, state = model.apply(params, model_state, batch["image"], train=True)
-            return cross_entropy(logits, batch["label"]), state
+            (logits, features), state = model.apply(
+                params, model_state, batch["image"], train=True, with_features=True
+            )
+            aux = {"logits": logits, "features": features, "state": state}
+            return cross_entropy(logits, batch["label"]), aux
 
-        value_and_grad = get_method(method).value_and_grad(
-            losses_fn, lambda *args: losses_fn(*args)[0].mean(), rng=jax.random.key(0)
+        options = {"lookahead_mask": head} if method == "head" else {}
+        value_and_grad = get_method("l2rw" if options else method).value_and_grad(
+            losses_fn, lambda *args: losses_fn(*args)[0].mean(), rng=jax.random.key(0), **options
         )
+        batch = batch | {"learning_rate": rate(name)}
         (loss, aux), grads = value_and_grad(params, batch, clean)
         updates, opt_state = tx.update(grads, opt_state, params)
-        return optax.apply_updates(params, updates), aux.aux, opt_state, aux.weights, loss
+        params = optax.apply_updates(params, updates)
+        return params, aux.aux["state"], opt_state, aux.weights, loss
 
     with jax.enable_x64(dtype == "float64"):
         opt_state, history = tx.init(jax.tree.map(jnp.asarray, params)), []
@@ -82,6 +104,10 @@ def ours(method, name, shape, dtype):
             params, model_state, opt_state, *output = step(params, model_state, opt_state, *pair)
             history.append(jax.device_get((params, model_state, *output)))
         return history
+
+
+def head(params):
+    return {layer: layer == "output" for layer in params}
 
 
 def rate(name):
@@ -92,10 +118,11 @@ def theirs(form, name, shape, dtype, count=10):
     """The same by PyTorch."""
     if form in ("higher", "torchopt"):
         pytest.importorskip(form, reason=f"{form}, of the extra `torch`, is not installed")
-    network = make_network(name, shape, dtype)
+    method = METHODS.get(form, "l2rw")
+    network = make_network(name, shape, dtype, method)
     optimizer = steps.make_optimizer(network, rate=rate(name), weight_decay=DECAY)
     step = steps.make_step(form, network, optimizer)
-    _, params, model_state = initial(name, shape, dtype)
+    _, params, model_state = initial(name, shape, dtype, method)
     history = []
     for pair in batches(shape, dtype)[:count]:
         weights, loss = step(*(array for batch in pair for array in to_torch(batch)))
@@ -116,7 +143,8 @@ def assert_close(got, want, tolerance):
 
 
 def check(form, name, shape, dtype):
-    want = ours("baseline" if form == "plain" else "l2rw", name, shape, dtype)
+    method = METHODS.get(form, "l2rw")
+    want = ours(method, name, shape, dtype)
     got = theirs(form, name, shape, dtype)
     for count, tolerance in TOLERANCE[dtype].items():
         params, model_state, weights, loss = got[count - 1]
@@ -125,7 +153,7 @@ def check(form, name, shape, dtype):
         assert_close(weights, want_weights, tolerance)
         assert_close(params, want_params, tolerance)
         assert_close(means(model_state), means(want_state), tolerance)
-    if form != "plain":  # some weights are zero and some are not
+    if method in ("l2rw", "head"):  # some weights are zero and some are not
         weights = np.stack([weights for _, _, weights, _ in want])
         assert (weights > 0).mean() > 0.1 and (weights == 0).mean() > 0.1
 
@@ -155,6 +183,23 @@ def test_float64(form, name):
     check(form, name, TINY[name], "float64")
 
 
+@pytest.mark.parametrize(
+    ("form", "name"),
+    [
+        *((form, "vit-128-2") for form in ("plain", "forward_ad_separate")),
+        *((form, "mlp-16") for form in ("plain", "forward_ad_separate", *CHEAP)),
+        *(pytest.param(form, "resnet-8", marks=pytest.mark.slow) for form in CHEAP),
+        *(pytest.param(form, "lenet", marks=pytest.mark.slow) for form in CHEAP),
+        *(
+            pytest.param(form, "vit-128-2", marks=pytest.mark.slow)
+            for form in (*REWEIGHTED[:2], *REWEIGHTED[3:], *CHEAP)
+        ),
+    ],
+)
+def test_cheap_steps_and_transformers(form, name):
+    check(form, name, TINY[name], "float64")
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("form", ["create_graph", "forward_ad_shared"])
 def test_float32(form):
@@ -174,7 +219,7 @@ def test_odd_sides(name):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", FULL)
-@pytest.mark.parametrize("form", ["plain", *REWEIGHTED])
+@pytest.mark.parametrize("form", ["plain", *REWEIGHTED, *CHEAP])
 def test_full_size(form, name):
     check(form, name, FULL[name], "float64")
 
@@ -238,5 +283,5 @@ def test_running_variance(form):
 
 
 def test_an_unknown_network():
-    with pytest.raises(ValueError, match="takes lenet, resnet-D or wrn-D-K"):
+    with pytest.raises(ValueError, match=r"takes mlp-H1-\.\.\., lenet, resnet-D"):
         models.create_network("resnt-8", num_classes=2, image_shape=(8, 8, 3))
