@@ -37,6 +37,7 @@ nb_execution_raise_on_error = True
 nb_execution_timeout = 300  # seconds a cell may take, on a busy machine
 nb_merge_streams = True
 nb_output_stderr = "remove"
+nb_render_markdown_format = "myst"  # with tables
 myst_enable_extensions = ["dollarmath", "colon_fence"]
 myst_heading_anchors = 3
 
