@@ -42,7 +42,7 @@ results: $(STAMP)  ## makes the committed files of results/digits* again
 	$(BIN)/python $(DIGITS) --output=results/digits
 
 bench: $(STAMP)  ## a step in both frameworks, a quarter of an hour; needs EXTRAS=dev,torch
-	$(BIN)/python -m experiments.benchmark --minutes=12
+	$(BIN)/python -m experiments.benchmark --minutes=18
 
 side-by-side: $(STAMP)  ## trains both frameworks on the same batches; needs EXTRAS=dev,torch and MNIST
 	$(BIN)/python -m experiments.benchmark.side_by_side --config=configs/mnist_imbalance.py --workdir=runs/side-by-side --methods=baseline,l2rw --seeds=3 --config.steps=500 --config.learning_rate=3e-3 --config.eval_every=100 --output=results/side-by-side

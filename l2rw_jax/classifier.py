@@ -50,7 +50,7 @@ class ReweightClassifier(ClassifierMixin, BaseEstimator):
     Args:
       method: ``"auto"`` is ``"evidence"`` where there are trusted examples, else ``"gce"``, a
         robust loss; or any other of ``l2rw_jax.methods.METHODS``.
-      model: ``mlp-H1-H2-...``; for images also ``lenet``, ``resnet-D`` or ``wrn-D-K``.
+      model: ``mlp-H1-H2-...``; for images also ``vit-W-L``, ``lenet``, ``resnet-D``, ``wrn-D-K``.
       networks: how many are trained; their mean is predicted.
       steps: of each network, above 100 rounded up to hundreds; None: 20 epochs, but from 500 to
         8,000 steps, and one epoch at least.

@@ -128,4 +128,4 @@ def steps_per_call(config: ConfigDict) -> int:
 
 def convolves_on_cpu(config: ConfigDict) -> bool:
     """Whether the model has convolutions and the device is a CPU."""
-    return jax.default_backend() == "cpu" and not config.model.startswith("mlp")
+    return jax.default_backend() == "cpu" and not config.model.startswith(("mlp", "vit"))

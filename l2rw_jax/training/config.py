@@ -102,7 +102,7 @@ def default_config() -> ConfigDict:
     config.fsdp = False  # jit: shard parameters and optimizer state over the devices
     config.batch_norm = "auto"  # moments per "device" (auto under pmap) or "global", over all
     config.micro_batches = 1  # compute a batch in so many parts, one after the other
-    config.remat = False  # recompute residual blocks in the backward pass
+    config.remat = False  # recompute residual or ViT blocks in the backward pass
     config.stream = False  # keep training images on the host and send them ahead of their steps
 
     config.log_every = 100  # steps in one compiled call, averaged in one line of metrics
