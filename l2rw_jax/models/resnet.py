@@ -11,6 +11,26 @@ from flax import nnx
 from l2rw_jax.models.networks import wide_dtype
 
 
+def _moments(x: jax.Array) -> jax.Array:
+    """The means `[2, c]` of x and of x^2 over all axes of `[b, h, w, c]` but the last.
+
+    E[x^2] - E[x]^2 reads x once and needs one collective. Behind a convolution the mean is of the
+    order of the deviation, so the difference keeps its digits.
+    """
+
+    def by_dots(x: jax.Array) -> jax.Array:
+        rows = x.reshape(-1, x.shape[-1])
+        share = jnp.full(len(rows), 1 / len(rows), x.dtype)
+        return jnp.stack([share @ rows, jnp.einsum("nc,nc->c", rows, rows) / len(rows)])
+
+    def by_sums(x: jax.Array) -> jax.Array:
+        return jnp.stack([x.mean((0, 1, 2)), jnp.square(x).mean((0, 1, 2))])
+
+    # On a CPU, ResNet-32's step takes a sixth less time with dot products than with sums; an
+    # accelerator would round them to TF32 or bfloat16.
+    return jax.lax.platform_dependent(x, cpu=by_dots, default=by_sums)
+
+
 class _NormReLU(nnx.Module):
     """Batch normalisation in at least float32, then ReLU, then back to the compute dtype.
 
@@ -29,9 +49,7 @@ class _NormReLU(nnx.Module):
     def __call__(self, x: jax.Array, train: bool) -> jax.Array:
         x = x.astype(wide_dtype(self.dtype))
         if train:
-            # E[x^2] - E[x]^2 reads x once and needs one collective. Behind a convolution the mean
-            # is of the order of the deviation, so the difference keeps its digits.
-            moments = jnp.stack([x.mean((0, 1, 2)), jnp.square(x).mean((0, 1, 2))])
+            moments = _moments(x)
             if self.axis_name is not None:
                 moments = jax.lax.pmean(moments, self.axis_name)
             mean = moments[0]
@@ -40,7 +58,8 @@ class _NormReLU(nnx.Module):
             self.var.set_value(0.9 * self.var[...] + 0.1 * var)
         else:
             mean, var = self.mean[...], self.var[...]
-        y = (x - mean) * (self.scale[...] * jax.lax.rsqrt(var + 1e-5)) + self.bias[...]
+        scale = self.scale[...] * jax.lax.rsqrt(var + 1e-5)
+        y = x * scale + (self.bias[...] - mean * scale)  # one multiplication and addition of x
         return nnx.relu(y).astype(self.dtype)
 
 
