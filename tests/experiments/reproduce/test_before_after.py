@@ -12,20 +12,18 @@ from experiments.reproduce import before_after
 RESULTS = Path(__file__).parents[3] / "results/human-cpu.json"
 
 
-def _pairs(people, made):
+def _points(people, made):
     """Two seeds each; everything but people's labels gains what ``made`` says."""
-    pairs = {name: ([70.0, 72.0], [70.0 + made, 72.0 + made]) for name in before_after.ROWS}
-    return pairs | {"human, 1000 clean": ([70.0, 72.0], [70.0 + people, 72.0 + people])}
+    gains = dict.fromkeys(before_after.ROWS, made) | {"human, 1000 clean": people}
+    alone, before = [60.0, 60.0], [70.0, 72.0]
+    return {name: (alone, before, [x + gain for x in before]) for name, gain in gains.items()}
 
 
 def test_the_title_says_what_is_gained():
-    title = before_after.title(_pairs(1.26, 7.6)).replace("\n", " ")
-    assert (
-        title
-        == "1,000 trusted labels add 1.3 points on labels by people, and up to 8 on made noise"
-    )
-    lost = before_after.title(_pairs(-0.5, 7.6)).replace("\n", " ")
-    assert lost.startswith("1,000 trusted labels take 0.5 points on labels by people")
+    title = before_after.title(_points(1.26, 7.6)).replace("\n", " ")
+    assert title == "Reweighting adds 1.3 points on labels by people, and up to 8 on made noise"
+    lost = before_after.title(_points(-0.5, 7.6)).replace("\n", " ")
+    assert lost.startswith("Reweighting takes 0.5 points on labels by people")
 
 
 def test_gains_are_paired_by_seeds():
