@@ -16,7 +16,7 @@ from l2rw_jax.audit.errors import AuditError
 
 _ROWS = 65536  # predicted at a time
 _FEWEST = 2  # trusted rows that can steer
-_MANY = 1000  # trusted rows that steer well on their own: docs/audit.md
+_MANY = 1000  # trusted rows that steer well on their own: docs/howto/audit.md
 _TOP = 3  # most probable classes that are kept of each row
 
 

@@ -75,7 +75,7 @@ def default_config() -> ConfigDict:
     config.noise.background = 0  # background: the class that labels flip to
     config.noise.column = ""  # given: the second labels, to train on; the set's own are true
 
-    config.model = "mlp-256-256"  # or lenet, resnet-D, wrn-D-K: see l2rw_jax.models
+    config.model = "mlp-256-256"  # or lenet, resnet-D, wrn-D-K, vit-W-L: see l2rw_jax.models
     config.dropout = 0.0  # rate between the convolutions of a wrn's blocks
     config.dtype = "float32"  # the network computes in this type; parameters stay float32
     config.low, config.high = 0.0, 1.0  # what black and white pixels become
