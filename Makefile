@@ -50,10 +50,10 @@ side-by-side: $(STAMP)  ## trains both frameworks on the same batches; needs EXT
 throughput: $(STAMP)  ## how steps, replicas, streams and checkpoints pay
 	$(BIN)/python -m experiments.scaling.throughput --output=results/throughput-cpu --minutes=6
 
-gpu: $(STAMP)  ## all that an accelerator is asked, hours; goes on where it stopped; needs EXTRAS=dev,torch,cuda and the data
+gpu: $(STAMP)  ## every GPU measurement; takes hours and resumes; needs EXTRAS=dev,torch,cuda and the data
 	$(BIN)/python -m experiments.accelerator --output=runs/gpu
 
-gpu-smoke: $(STAMP)  ## the same program at a tiny size, minutes on a CPU
+gpu-smoke: $(STAMP)  ## the same program at a tiny size; some minutes on a CPU
 	$(BIN)/python -m experiments.accelerator --output=runs/gpu-smoke --smoke
 
 scaling: $(STAMP)  ## what a step costs on many devices, on paper

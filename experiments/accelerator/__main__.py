@@ -1,13 +1,14 @@
-"""Runs on an accelerator all that this project wants to know of it: `make gpu`.
+"""Runs everything worth measuring on an accelerator: `make gpu`.
 
 python -m experiments.accelerator --output=runs/gpu
 python -m experiments.accelerator --output=runs/gpu --parts=benchmark,table2 --minutes=9
 python -m experiments.accelerator --output=runs/gpu-smoke --smoke
 
 In this order: the method's tests; the benchmark against PyTorch; throughput; Table 2; Figure 3;
-Table 1. Each piece is a process with a limit of its own. One that fails leaves a line, and the
-others go on. The same command goes on where the last one stopped: what is done is not run again.
-Writes into OUTPUT: files and a log for each piece, parts.json, summary.md.
+Table 1. Each piece is a process with a time limit of its own. If one fails, its line says why, and
+the others still run. To resume, give the same command again: what is done is not run again.
+Training continues from its last checkpoint; a benchmark that ran out of time starts anew, once it
+can have twice the time. Writes into OUTPUT: files and a log for each piece, parts.json, summary.md.
 """
 
 import json
@@ -27,7 +28,7 @@ from l2rw_jax.training import ConfigError, RunError
 OUTPUT = flags.DEFINE_string("output", "runs/gpu", "Folder for all that is written.")
 PARTS = flags.DEFINE_list("parts", None, "Only these parts, as benchmark,table2.")
 MINUTES = flags.DEFINE_float(
-    "minutes", None, "Time to spend in all, but for the last checkpoint; no limit by default."
+    "minutes", None, "Total time in minutes, not counting the last checkpoint; no limit by default."
 )
 SMOKE = flags.DEFINE_bool("smoke", False, "Tiny sizes: whether all of it works; minutes on a CPU.")
 
@@ -53,14 +54,21 @@ def open_record(output: Path) -> dict[str, Any]:
     """What earlier calls left in ``output``; a new record where there were none.
 
     Raises:
-      ConfigError: there is no accelerator, or they were of the other size.
+      ConfigError: there is no accelerator, the record is damaged, or its run had the other size.
       RunError: there is one, and JAX cannot use it.
     """
     path = output / "parts.json"
-    record = json.loads(path.read_text()) if path.exists() else {"pieces": {}}
-    if record.setdefault("smoke", SMOKE.value) != SMOKE.value:
-        other = "a" if record["smoke"] else "no"
-        raise ConfigError(f"--output: {output} is of {other} smoke run; takes another folder.")
+    record: dict[str, Any] = {"pieces": {}, "smoke": SMOKE.value}
+    if path.exists():
+        try:
+            found = json.loads(path.read_text())
+            record = {"pieces": dict(found["pieces"]), "smoke": found["smoke"]}
+        except (ValueError, KeyError, TypeError):
+            remedy = "delete it to run all pieces again, or give another folder"
+            raise ConfigError(f"--output: {path} is damaged; {remedy}.") from None
+    if record["smoke"] != SMOKE.value:
+        other = "with" if record["smoke"] else "without"
+        raise ConfigError(f"--output: {output} holds a run {other} --smoke; give another folder.")
     # In a process of its own: this one must not hold the device's memory.
     asked = subprocess.run([sys.executable, "-c", ABOUT], capture_output=True, text=True)
     if asked.returncode:

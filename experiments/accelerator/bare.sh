@@ -1,32 +1,41 @@
 #!/usr/bin/env bash
-# One call of experiments.accelerator on a machine without a network, from the root of a checkout:
+# Runs experiments.accelerator on a machine that has JAX but no package index and no network, such as
+# a node of a cluster. Copy this checkout and a folder CARRIED there, then, from the checkout's root:
 #   bash experiments/accelerator/bare.sh CARRIED OUT [--parts=... --minutes=... --smoke]
 #
-# CARRIED holds what was brought along:
-#   wheels/   Python packages that are not installed there
+# CARRIED has what the machine lacks; each of the three may be missing:
+#   wheels/   Python packages
 #   tfds/     data sets as TFDS prepares them: mnist for Figure 3, cifar10 for the tables
-#   state.*   what an earlier call left in OUT, to go on from there
-# OUT gets summary.md and the state in pieces of 15 MB: tables, logs, figures and checkpoints.
+#   state.*   from an earlier call's OUT: what is done then is not run again
+# OUT gets summary.md and state.*: tables, logs, figures and checkpoints, as one archive in pieces of
+# 15 MB; `cat OUT/state.* | tar -xzf -` unpacks it.
 #
-# A machine with jax[cuda], torch, flax, optax, chex, absl-py, orbax-checkpoint, scikit-learn,
-# matplotlib, tqdm and pytest still needs the wheels that this makes (11 MB; promise, simple_parsing,
-# docstring_parser and higher come as source or for any Python):
+# The machine needs jax[cuda], torch, flax, optax, chex, absl-py, orbax-checkpoint, scikit-learn,
+# matplotlib, tqdm and pytest. On one with a network, this makes the wheels of the rest, 11 MB:
 #   pip download --no-deps --only-binary=:all: --python-version=3.12 --platform=manylinux_2_28_x86_64 \
 #     --platform=manylinux2014_x86_64 -d wheels array-record dm-tree docstring-parser grain graphviz \
 #     immutabledict ml-collections portpicker simple-parsing tensorflow-datasets tensorflow-metadata \
 #     googleapis-common-protos termcolor toml torchopt
-#   pip wheel --no-deps -w wheels promise higher
+#   pip wheel --no-deps -w wheels promise higher  # these two come as source
 set -euo pipefail
 carried=$(realpath "$1") out=$(realpath "$2")
 shift 2
+mkdir -p "$out"
 site=$(mktemp -d) state=runs/accelerator
-python3 -m pip install -q --no-index --no-deps --no-compile --target "$site" "$carried"/wheels/*.whl
-export PYTHONPATH="$PWD:$site${PYTHONPATH:+:$PYTHONPATH}" L2RW_DATA_DIR="$carried/tfds" PYTHONUNBUFFERED=1
+trap 'rm -rf "$site"' EXIT
+if compgen -G "$carried/wheels/*.whl" >/dev/null; then
+  python3 -m pip install -q --no-index --no-deps --no-compile --target "$site" "$carried"/wheels/*.whl
+fi
+export PYTHONPATH="$PWD:$site${PYTHONPATH:+:$PYTHONPATH}" PYTHONUNBUFFERED=1
+if [ -d "$carried/tfds" ]; then export L2RW_DATA_DIR="$carried/tfds"; fi
 mkdir -p "$state"
 if compgen -G "$carried/state.*" >/dev/null; then cat "$carried"/state.* | tar -xzf - -C "$state"; fi
 status=0
 python3 -m experiments.accelerator --output="$state" "$@" || status=$?
 cp "$state/summary.md" "$out" || true
+# Under another name until it is whole: an earlier state is worth more than half of a new one.
+rm -f "$out"/new.*
+tar -czf - -C "$state" . | split -b 15000000 - "$out/new."
 rm -f "$out"/state.*
-tar -czf - -C "$state" . | split -b 15000000 - "$out/state."
+for piece in "$out"/new.*; do mv "$piece" "$out/state.${piece##*.}"; done
 exit "$status"

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from experiments.accelerator.pieces import METHODS
+from experiments.benchmark.report import COUNTERPARTS
 from l2rw_jax.reports import mean_interval, to_markdown
 from l2rw_jax.training import workdir as files
 
@@ -17,7 +18,7 @@ MINUTES = 10.0  # most for all seeds of Table 2's main row
 def summary(output: Path, record: dict[str, Any]) -> str:
     """All tables in Markdown, of what the files in ``output`` hold."""
     ran = [
-        [name, piece["status"], f"{piece['seconds'] / 60:.1f}", piece["line"].replace("|", "\\|")]
+        [name, piece["status"], f"{piece['seconds'] / 60:.1f}", piece["line"]]
         for name, piece in record["pieces"].items()
     ]
     texts = [record["device"], to_markdown(["piece", "status", "minutes", "last line"], ran)]
@@ -45,12 +46,20 @@ def step_times(output: Path) -> list[list[str]]:
             mine = times.get("ours l2rw forward")
             if mine is None:
                 continue
-            theirs = [t for name, t in times.items() if "torch" in name and "plain" not in name]
+            theirs = [ms for name, ms in times.items() if _computes_the_same(name)]
             plain, graph = times.get("ours plain"), times.get("torch create_graph")
             line = [*key, f"{mine:.4g}", _ratio(plain and mine / plain, most=PLAIN)]
             line.append(_ratio(graph and graph / mine, least=CREATE_GRAPH))
             lines.append([*line, _ratio(min(theirs) / mine if theirs else None, least=BEST)])
     return lines
+
+
+def _computes_the_same(name: str) -> bool:
+    """Whether a row is PyTorch's full reweighted step, the counterpart of ``ours l2rw forward``."""
+    if not name.startswith("torch "):
+        return False
+    form = name.partition(",")[0]  # without ", compiled" and ", CUDA graph"
+    return COUNTERPARTS.get(form, "ours l2rw forward") == "ours l2rw forward"
 
 
 def _ratio(value: float | None, *, least: float = 0.0, most: float = np.inf) -> str:

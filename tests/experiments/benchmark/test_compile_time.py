@@ -1,4 +1,4 @@
-"""The size of the reweighted step's program: it does not grow with the depth of a scan."""
+"""The size of the reweighted step's program: beyond 12 layers it does not grow with depth."""
 
 import functools
 import json
@@ -11,19 +11,19 @@ from experiments.benchmark.lowered import instructions, lower, problem
 
 
 @functools.cache
-def size(depth, form):
-    return instructions(lower(problem(f"scan-16-{depth}", batch=8), form))
+def size(depth, name):
+    return instructions(lower(problem(f"vit-16-{depth}", batch=8), ours.FORMS[name]))
 
 
-@pytest.mark.parametrize("form", [ours.forward, ours.reverse])
-def test_the_program_does_not_grow_with_the_layers_of_a_scan(form):
-    assert size(24, form) == size(8, form)
-    assert size(8, form) == pytest.approx(size(2, form), rel=0.02)  # JAX shortens a scan of two
+@pytest.mark.parametrize("name", ["plain", "l2rw forward", "l2rw reverse"])
+def test_the_program_does_not_grow_with_the_layers(name):
+    assert size(24, name) == size(13, name)
 
 
 def test_the_reweighted_program_is_at_most_three_plain_ones():
     # The clean batch's gradient, the tangent and the reweighted gradient: 8 passes to 3.
-    assert 2 * size(8, ours.plain) < size(8, ours.forward) < 3 * size(8, ours.plain)
+    plain = size(13, "plain")
+    assert 2 * plain < size(13, "l2rw forward") < 3 * plain
 
 
 def test_program(tmp_path):
@@ -41,6 +41,6 @@ def test_program(tmp_path):
 def test_unknown_models_are_one_line(tmp_path):
     mistakes = {
         f"--output={tmp_path}/x --models={name}": f"error: --models={name}: "
-        for name in ("mlpp-8", "scan-8", "scan-a-2")
+        for name in ("mlpp-8", "vit-8", "vit-193-2")
     }
     forked.check_refusals({"benchmark.compile_time": mistakes}, tmp_path)
