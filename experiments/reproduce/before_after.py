@@ -46,12 +46,19 @@ def main():
             (entry["row"], entry["column"]): entry["last"]["values"] for entry in report["summary"]
         }
         pairs = {name: (values[BEFORE, name], values[AFTER, name]) for name in ROWS}
+        if any(len(before) != len(after) or len(after) < 2 for before, after in pairs.values()):
+            raise ValueError("both rows need the same seeds, two or more")
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ConfigError(
             f"--input={INPUT.value}: {error}; takes what python -m experiments.reproduce "
             "--target=human writes."
         ) from error
-    draw(pairs, OUTPUT.value)
+    try:
+        draw(pairs, OUTPUT.value)
+    except (OSError, ValueError) as error:  # no such folder, no such format
+        raise ConfigError(
+            f"--picture={OUTPUT.value}: {error}; give a .png's name in a folder that exists."
+        ) from error
     print(f"{OUTPUT.value}: {len(pairs)} rows from {INPUT.value}")
 
 
