@@ -10,13 +10,20 @@ from experiments import method_figure, programs
 from experiments.reproduce import figures as reproduced
 from experiments.scaling import report as scaling
 from l2rw_jax import reports
+from l2rw_jax.training import ConfigError
 
 RESULTS, IMAGES = Path("results"), Path("docs/images")
 REPRODUCED = ("figure3-cpu-cpu", "figure5-mnist-cpu", "figure6-mnist-cpu", "figure7-mnist-cpu")
 
 
 def main():
-    """Draws them, and says where."""
+    """Draws them, and says where.
+
+    Raises:
+      ConfigError: what it reads, or where it writes, is not here.
+    """
+    if not IMAGES.is_dir():
+        raise ConfigError(f"{IMAGES}: no such folder here; start this program in the clone.")
     method_figure.draw(IMAGES / "method.png")
     print(IMAGES / "method.png")
     for name in REPRODUCED:
@@ -39,7 +46,11 @@ def _draw_sweep(name, field):
 
 
 def _stored(name):
-    return json.loads((RESULTS / f"{name}.json").read_text())
+    path = RESULTS / f"{name}.json"
+    try:
+        return json.loads(path.read_text())
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"{path}: {error}; start this program in the clone.") from error
 
 
 def _png(name):

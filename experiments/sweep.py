@@ -17,6 +17,8 @@ from absl import flags
 from experiments import cli, programs
 from experiments.programs import expand
 from l2rw_jax import reports
+from l2rw_jax.reports.style import leaders, listed, who_leads
+from l2rw_jax.reports.table import cell
 from l2rw_jax.training import ConfigError, Ended, RunError, resolve, train_seeds, validate
 from l2rw_jax.training import workdir as files
 from l2rw_jax.training.config import check_name
@@ -138,12 +140,16 @@ def report(results, folders, field):
 
 
 def lead(summary, keys):
-    """The most accurate row, in a sentence."""
-    best = max(summary, key=lambda row: row["test_accuracy"]["mean"])
-    name = ", ".join(str(best[key]) for key in reversed(keys))
-    mean, ci95 = (best["test_accuracy"][part] for part in ("mean", "ci95"))
-    interval = "" if ci95 is None else f" ± {100 * ci95:.1f}"
-    return f"At the last step {name} is the most accurate: {100 * mean:.1f}{interval} %."
+    """The most accurate row, or the rows that are level, in a sentence."""
+    rows = {
+        ", ".join(str(row[key]) for key in reversed(keys)): row["test_accuracy"] for row in summary
+    }
+    means = {name: (figure["mean"], figure["ci95"]) for name, figure in rows.items()}
+    cells = [cell(rows[name], 100, 1) for name in leaders(means)]
+    told = f"{next(iter(rows))} reaches"
+    if len(rows) > 1:
+        told = f"{who_leads(means, 'is the most accurate')}:"
+    return f"At the last step {told} {listed(cells) if len(cells) < 4 else cells[0]} %."
 
 
 def write_page(table, told, command, finished, field, figures):

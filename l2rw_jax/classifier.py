@@ -161,20 +161,6 @@ class ReweightClassifier(ClassifierMixin, BaseEstimator):
         self.label_quality_ = label_quality(self._probabilities(X), labels)
         return self
 
-    def add_networks(self, other: Self, X: Any, y: Any) -> Self:
-        """Takes in the networks of another classifier, fitted to the same X and y.
-
-        Returns:
-          The classifier itself: what it predicts, and ``label_quality_``, are by all networks.
-        """
-        mine, others = ((c._params, c._model_state) for c in (self, other))
-        both = jax.tree.map(lambda *leaves: np.concatenate(leaves), mine, others)
-        self._params, self._model_state = both
-        self.weights_ = (self.weights_ + other.weights_) / 2
-        labels = np.searchsorted(self.classes_, np.asarray(y))
-        self.label_quality_ = label_quality(self._probabilities(X), labels)
-        return self
-
     def predict_proba(self, X: Any) -> np.ndarray:
         """The classes' probabilities, ``[n, K]``, the mean over the networks."""
         check_is_fitted(self)
@@ -252,6 +238,20 @@ class ReweightClassifier(ClassifierMixin, BaseEstimator):
         self._moments = arrays.get("moments")
         self.weights_, self.label_quality_ = arrays["weights"], arrays["label_quality"]
         self._params, self._model_state = arrays["params"], arrays.get("model_state", {})
+        return self
+
+    def _add_networks(self, other: Self, X: Any, y: Any) -> Self:
+        """Takes in the networks of another classifier, fitted to the same X and y.
+
+        What it predicts, ``label_quality_`` and ``weights_`` are then by all networks alike.
+        """
+        mine, others = ((c._params, c._model_state) for c in (self, other))
+        counts = [len(jax.tree.leaves(c._params)[0]) for c in (self, other)]
+        both = jax.tree.map(lambda *leaves: np.concatenate(leaves), mine, others)
+        self._params, self._model_state = both
+        self.weights_ = np.average([self.weights_, other.weights_], axis=0, weights=counts)
+        labels = np.searchsorted(self.classes_, np.asarray(y))
+        self.label_quality_ = label_quality(self._probabilities(X), labels)
         return self
 
     def _check_parameters(self) -> None:

@@ -147,7 +147,7 @@ def test_added_networks_count_as_much_as_its_own(fitted, tmp_path):
     other._params = jax.tree.map(lambda leaf: leaf * 0.5, fitted._params)
     other.weights_ = fitted.weights_ * 0.5
     mean = (own + other.predict_proba(X)) / 2
-    both.add_networks(other, X, NAMES[Y])
+    both._add_networks(other, X, NAMES[Y])
     np.testing.assert_allclose(both.predict_proba(X), mean, rtol=1e-5, atol=1e-7)
     labels = np.searchsorted(fitted.classes_, NAMES[Y])
     np.testing.assert_allclose(both.label_quality_, label_quality(mean, labels), rtol=1e-4)
@@ -156,6 +156,16 @@ def test_added_networks_count_as_much_as_its_own(fitted, tmp_path):
     kept = ReweightClassifier.load(tmp_path / "both")
     np.testing.assert_array_equal(kept.predict_proba(X), both.predict_proba(X))
     np.testing.assert_array_equal(fitted.predict_proba(X), own)
+
+
+def test_two_added_networks_count_twice_in_the_weights(fitted):
+    two, one = copy.copy(fitted), copy.copy(fitted)
+    two._params, two._model_state = jax.tree.map(
+        lambda leaf: np.repeat(leaf, 2, 0), (fitted._params, fitted._model_state)
+    )
+    one.weights_ = fitted.weights_ * 4
+    two._add_networks(one, X, NAMES[Y])
+    np.testing.assert_allclose(two.weights_, 2 * fitted.weights_)  # (1 + 1 + 4) / 3
 
 
 def test_few_examples_make_one_small_batch():

@@ -70,6 +70,14 @@ def test_a_tutorial_is_short_and_on_the_front_page(path):
     assert f"\ntutorials/{path.stem}\n" in (DOCS / "index.md").read_text()
 
 
+@pytest.mark.parametrize("path", TUTORIALS, ids=lambda path: path.stem)
+def test_a_tutorial_checks_what_it_concludes(path):
+    (cell,) = re.findall(
+        r"```\{code-cell\}\n:tags: \[remove-cell\]\n(.*?)```", path.read_text(), re.DOTALL
+    )
+    assert "\nassert " in cell
+
+
 def test_links_between_files_of_the_repository_lead_somewhere():
     """Sphinx checks those of the site, where a page is; GitHub shows the others, too."""
     pages = [*ROOT.glob("*.md"), *(p for p in DOCS.rglob("*.md") if "_build" not in p.parts)]

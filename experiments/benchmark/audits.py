@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from functools import partial
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import matplotlib.pyplot as plt
@@ -56,6 +57,15 @@ class Found(NamedTuple):
 
 
 Audit = Callable[[Task, int, int | None], Found]  # of a task, a seed and the steps
+
+
+def default_output(name: str, check: bool) -> str:
+    """Where figures of the data of that name go: another place for each kind of comparison.
+
+    >>> default_output("digits", False), default_output("npz:data/human.npz", True)
+    ('results/label-audit-digits', 'results/label-audit-human-check')
+    """
+    return f"results/label-audit-{Path(name.removeprefix('npz:')).stem}{'-check' if check else ''}"
 
 
 def draw(dataset: data.Dataset, trusted: int, seed: int) -> Task:

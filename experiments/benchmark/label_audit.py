@@ -12,10 +12,10 @@ precision and recall are those of the flagged rows. "Test accuracy" is that of t
 model; "pruned accuracy" that of one network, trained plainly on what the audit does not flag.
 Every audit runs in a process of its own; GB is the peak memory of that.
 
-With ``--check`` the audit is run, that many of the rows that it suggests get their true labels, and
-it is run again, which needs nothing of cleanlab. With ``--control`` also as if those rows' given
-labels were verified, which nobody has looked at. Writes OUTPUT.json and OUTPUT.md as it goes.
-Without ``--check`` it writes OUTPUT.png too, and needs the extra ``benchmark``.
+``--check=N`` runs the audit, gives N suggested rows their true labels, and runs it again; cleanlab
+is not needed. ``--control`` adds an audit that takes those rows' given labels for verified, though
+nobody has looked at them. Writes OUTPUT.json and OUTPUT.md as it goes. Without ``--check`` it
+writes OUTPUT.png too, and needs the extra ``benchmark``.
 """
 
 import functools
@@ -32,13 +32,18 @@ from absl import flags
 from experiments import programs
 from experiments.benchmark import audits, second_audit
 from l2rw_jax import _extras, data
+from l2rw_jax.audit.calibrate import STRATA
 from l2rw_jax.training import ConfigError
 from l2rw_jax.training import workdir as files
 
 DATA = flags.DEFINE_string("data", "digits", "digits, or npz:PATH with given_labels.")
-OUTPUT = flags.DEFINE_string("output", "results/label-audit-digits", "Start of the files' names.")
+OUTPUT = flags.DEFINE_string(
+    "output", None, "Start of the files' names; by default results/label-audit-DATA[-check]."
+)
 TRUSTED = flags.DEFINE_integer("trusted", 1000, "How many rows are verified, drawn at random.", 2)
-CHECK = flags.DEFINE_integer("check", None, "How many suggested rows are checked, in tens.", 10)
+CHECK = flags.DEFINE_integer(
+    "check", None, "How many suggested rows are checked; a multiple of ten.", 10
+)
 CONTROL = flags.DEFINE_bool("control", False, "With --check: also with rows not looked at.")
 WORKERS = flags.DEFINE_integer("workers", 2, "Processes, with --check.", 1)
 SEEDS = flags.DEFINE_integer("seeds", 3, "Seeds of trusted rows, networks, folds, noise.", 1)
@@ -48,6 +53,8 @@ NOTE = flags.DEFINE_string("note", "", "What a reader of the figures should know
 
 def read() -> data.Dataset:
     """The set of ``--data``, checked."""
+    if CHECK.value and CHECK.value % STRATA:
+        raise ConfigError(f"--check: got {CHECK.value}; takes a multiple of {STRATA}, such as 100")
     column = "given_labels" if DATA.value.startswith("npz:") else None
     try:
         dataset = data.load(DATA.value, column=column)
@@ -61,6 +68,11 @@ def read() -> data.Dataset:
     return dataset
 
 
+def output() -> str:
+    """The start of the files' names."""
+    return OUTPUT.value or audits.default_output(DATA.value, bool(CHECK.value))
+
+
 def compare(dataset: data.Dataset, content: dict[str, Any]) -> None:
     """All audits of each seed."""
     for seed in range(SEEDS.value):
@@ -71,7 +83,7 @@ def compare(dataset: data.Dataset, content: dict[str, Any]) -> None:
             pruned = audits.pruned_accuracy(task, found.flagged, seed, STEPS.value)
             rows = [{"seed": seed} | row for row in audits.figures(task, found, pruned)]
             write(content, rows, audits.table)
-    audits.plot(content["rows"], f"{OUTPUT.value}.png")
+    audits.plot(content["rows"], f"{output()}.png")
 
 
 def check(dataset: data.Dataset, content: dict[str, Any], count: int) -> None:
@@ -90,8 +102,8 @@ def check(dataset: data.Dataset, content: dict[str, Any], count: int) -> None:
 def write(content: dict[str, Any], rows: list[dict[str, Any]], table: Any) -> None:
     """Adds rows to the two files."""
     content["rows"] += rows
-    files.write_json(f"{OUTPUT.value}.json", content)
-    Path(f"{OUTPUT.value}.md").write_text(table(content["rows"]))
+    files.write_json(f"{output()}.json", content)
+    Path(f"{output()}.md").write_text(table(content["rows"]))
     for row in rows:
         print(f"seed {row['seed']}: {row['audit']}, AUROC {row['AUROC']:.4f}", file=sys.stderr)
 
@@ -104,7 +116,7 @@ def main() -> None:
         except ImportError as error:
             raise ConfigError(str(error)) from error
     dataset = read()
-    programs.prepare_output(OUTPUT.value)
+    programs.prepare_output(output())
     content: dict[str, Any] = programs.about("benchmark.label_audit")
     packages = ("scikit-learn",) if CHECK.value else ("scikit-learn", "cleanlab")
     content["versions"] |= {name: metadata.version(name) for name in packages}
@@ -113,7 +125,7 @@ def main() -> None:
         check(dataset, content, CHECK.value)
     else:
         compare(dataset, content)
-    print(Path(f"{OUTPUT.value}.md").read_text())
+    print(Path(f"{output()}.md").read_text())
 
 
 if __name__ == "__main__":

@@ -46,12 +46,20 @@ def main():
             (entry["row"], entry["column"]): entry["last"]["values"] for entry in report["summary"]
         }
         points = {name: tuple(values[row, name] for row in MARKERS) for name in ROWS}
+        counts = {len(each) for row in points.values() for each in row}
+        if len(counts) != 1 or min(counts) < 2:
+            raise ValueError("all rows need the same seeds, two or more")
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ConfigError(
             f"--input={INPUT.value}: {error}; takes what python -m experiments.reproduce "
             "--target=human writes."
         ) from error
-    draw(points, OUTPUT.value)
+    try:
+        draw(points, OUTPUT.value)
+    except (OSError, ValueError) as error:  # no such folder, no such format
+        raise ConfigError(
+            f"--picture={OUTPUT.value}: {error}; give a .png's name in a folder that exists."
+        ) from error
     print(f"{OUTPUT.value}: {len(points)} rows from {INPUT.value}")
 
 

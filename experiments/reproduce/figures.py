@@ -7,7 +7,7 @@ import numpy as np
 
 from experiments.reproduce.targets import TARGETS
 from l2rw_jax.reports import figures
-from l2rw_jax.reports.style import colors, set_titles, styled
+from l2rw_jax.reports.style import colors, set_titles, styled, who_leads
 
 
 def draw(stored, path):
@@ -47,11 +47,11 @@ def _memorised(curves):
 
 
 def _best(summary, column, error):
-    """The best rows of a column: those whose means lie in the best one's interval."""
+    """The best rows of a column, or that several are level."""
     last = {e["row"]: e["last"] for e in summary if e["column"] == column and e["seeds"]}
-    best = (min if error else max)(last.values(), key=lambda figure: figure["mean"])
-    level = [row for row, f in last.items() if abs(f["mean"] - best["mean"]) <= (best["ci95"] or 0)]
-    return f"{'Lowest error' if error else 'Highest'} at {column}: {', '.join(level)}"
+    figures = {row: (figure["mean"], figure["ci95"]) for row, figure in last.items()}
+    alone = "has the lowest error" if error else "is highest"
+    return f"{who_leads(figures, alone, lowest=error)} at {column}"
 
 
 @styled
@@ -68,5 +68,7 @@ def _plot_lines(summary, path, title, target):
     axes.set_xticks(range(len(columns)), columns)
     kind = "balanced test error" if target.error else "test accuracy"
     axes.set(xlabel=target.axis, ylabel=f"{kind} (%), last step")
-    set_titles(axes, _best(summary, columns[-1], target.error), title)
+    measured = [entry["column"] for entry in summary if entry["seeds"]]
+    last = max(measured, key=columns.index)
+    set_titles(axes, _best(summary, last, target.error), title)
     figures.save(figure, axes, path)

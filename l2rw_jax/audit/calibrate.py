@@ -8,7 +8,7 @@ from sklearn.linear_model import LogisticRegression
 
 MIN_KIND = 5  # verified labels of each kind, right and wrong, that a calibration takes
 _RESAMPLES = 200
-_STRATA = 10
+STRATA = 10  # equal parts of the rows by their scores
 
 
 class Share(NamedTuple):
@@ -48,14 +48,14 @@ def check_first(order: np.ndarray, count: int = 100) -> np.ndarray:
 
     Args:
         order: [n] rows by their scores.
-        count: how many to draw.
+        count: how many to draw, a multiple of ten.
 
     Returns:
         [count] rows, or fewer where a tenth has too few.
     """
     rng = np.random.default_rng(0)
-    strata = [part for part in np.array_split(order, _STRATA) if len(part)]
-    drawn = [rng.choice(part, min(count // _STRATA, len(part)), replace=False) for part in strata]
+    strata = [part for part in np.array_split(order, STRATA) if len(part)]
+    drawn = [rng.choice(part, min(count // STRATA, len(part)), replace=False) for part in strata]
     return rng.permutation(np.concatenate(drawn))
 
 

@@ -34,6 +34,8 @@ def check_output(output: Path) -> None:
 
 def whole(output: Path) -> Path:
     """Where the audit of that name is: in its place, or beside it, if the next one was killed."""
+    if not output.absolute().name:  # the root has nothing beside it
+        return output
     old = _old(output)
     return old if old.is_dir() and not output.exists() else output
 

@@ -51,9 +51,9 @@ def audit_labels(
     - With ``trusted=(mask, true_labels)`` and at least 5 right and 5 wrong given labels among the
       trusted rows, it is fitted to these. All rows are trained on with their *given* label, and
       the verified labels only steer the weights. So a trusted row is scored as every other row is,
-      and p holds for the others. It holds best if the trusted rows are a random sample. If they are
-      clearly none, by the scores of a first fit without them, they do not steer. If fewer than
-      1,000 do, the scores are by the networks of both fits.
+      and p holds for the others. It holds best if the trusted rows are a random sample. If a first
+      fit without them shows that they are not, they do not steer. If fewer than 1,000 steer, the
+      scores are by the networks of both fits.
     - Otherwise it is fitted to confident learning's count: a label counts as wrong if another
       class reaches its threshold, which is the mean probability of that class among the rows
       given it. Unlike the model's own probabilities, this allows for classes on which the model is
@@ -155,8 +155,8 @@ def run_audit(
 def _fit(classifier: Any, X: Any, given: np.ndarray, sample: np.ndarray, true: np.ndarray) -> int:
     """Fits without trusted rows; then with the sample of them, if it can stand for all rows.
 
-    Where the sample is small, both fits' networks are kept: it steers well or badly, as it happens,
-    and the mean loses little where it does badly.
+    Both fits' networks are kept where the sample is small: a small sample may steer badly;
+    averaging with the unsteered networks limits the loss.
 
     Returns:
         How many rows steer.
@@ -173,8 +173,8 @@ def _fit(classifier: Any, X: Any, given: np.ndarray, sample: np.ndarray, true: n
     pair = (np.asarray(X[rows]), true[rows])
     classifier.fit(X, given, trusted=pair if (true != given)[rows].any() else sample)
     few = len(rows) < _MANY
-    if unsteered is not None and few and hasattr(classifier, "add_networks"):
-        classifier.add_networks(unsteered, X, given)
+    if unsteered is not None and few and hasattr(classifier, "_add_networks"):
+        classifier._add_networks(unsteered, X, given)
     return len(rows)
 
 

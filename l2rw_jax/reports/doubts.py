@@ -45,8 +45,9 @@ def most_doubted(config: ConfigDict, workdir: files.StrPath, count: int = 20) ->
       count: how many to return, at most.
 
     Returns:
-      A list of ``Doubt``, the lowest margin first. It is empty for a run on features or streamed
-      images, of several processes, or without its data or checkpoints.
+      A list of ``Doubt``, the lowest margin first. It is empty for a run on features, on streamed
+      images or on others than gray and RGB ones, of several processes, or without its data or
+      checkpoints.
     """
     if config.stream or jax.process_count() > 1:
         return []
@@ -54,7 +55,8 @@ def most_doubted(config: ConfigDict, workdir: files.StrPath, count: int = 20) ->
         prepared = run_data, num_classes = prepare.prepare(config)
     except ConfigError:  # a report of finished runs does not need their data
         return []
-    if run_data.images.shape[1:3] == (1, 1):
+    height, width, channels = run_data.images.shape[1:]
+    if (height, width) == (1, 1) or channels not in (1, 3):  # no picture, or none that a PNG shows
         return []
     arrays = files.read_weights(workdir)
     drawn = np.flatnonzero(arrays["count"])

@@ -6,7 +6,16 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from l2rw_jax.reports.style import COLORS, colors, highest, set_titles, styled
+from l2rw_jax.reports.style import (
+    COLORS,
+    Interval,
+    colors,
+    highest,
+    leaders,
+    set_titles,
+    styled,
+    who_leads,
+)
 from l2rw_jax.reports.table import mean_interval
 
 if TYPE_CHECKING:
@@ -33,7 +42,7 @@ def plot_curves(runs: Mapping[str, Sequence[Sequence[Line]]], path: StrPath, *, 
         steps = [line["step"] for line in evaluated[0]]
         accuracy = [[line["test_accuracy"] for line in lines] for lines in evaluated]
         band(axes, steps, list(zip(*accuracy, strict=True)), method, color)
-        last[method] = 100 * float(np.mean([values[-1] for values in accuracy]))
+        last[method] = _percent([values[-1] for values in accuracy])
     num_seeds = max(len(seeds) for seeds in runs.values())
     axes.set(xlabel="training step", ylabel="test accuracy (%)")
     set_titles(axes, highest(last), f"{title}\nmean and 95 % interval, {num_seeds} seeds")
@@ -96,21 +105,33 @@ def plot_weights(weights: np.ndarray, corrupted: np.ndarray, path: StrPath, *, t
 def _highest_by_value(groups: Mapping[str, Mapping[Any, Sequence[float]]], field: str) -> str:
     """Which method is the highest at every value of a field, or at its last one.
 
-    >>> _highest_by_value({"a": {0: [0.5], 1: [0.6]}, "b": {0: [0.7], 1: [0.8]}}, "noise")
-    'b is highest at every noise'
+    >>> sure, unsure = [0.71, 0.72, 0.71], [0.6, 0.7, 0.8]
+    >>> _highest_by_value({"a": {0: unsure, 1: [0.2] * 3}, "b": {0: sure, 1: sure}}, "noise")
+    'b is highest or level at every noise'
     """
     if len(groups) == 1:
         ((method, points),) = groups.items()
-        means = {value: 100 * float(np.mean(seeds)) for value, seeds in points.items()}
-        value = max(means, key=means.__getitem__)
-        return f"{method} is highest at {field} = {value}: {means[value]:.1f} %"
-    best = {}
-    for value in _values(groups):
-        level = {name: float(np.mean(p[value])) for name, p in groups.items() if value in p}
-        best[value] = max(level, key=level.__getitem__)
-    if len(set(best.values())) == 1:
-        return f"{best[value]} is highest at every {field}"
-    return f"At {field} = {value}, {best[value]} is highest"
+        return f"{method}: {highest({f'{field} = {x}': _percent(y) for x, y in points.items()})}"
+    figures = {
+        value: {name: _percent(points[value]) for name, points in groups.items() if value in points}
+        for value in _values(groups)
+    }
+    best = {value: leaders(of_methods) for value, of_methods in figures.items()}
+    always = [name for name in groups if all(name in names for names in best.values())]
+    last = list(figures)[-1]
+    told = who_leads(figures[last], "is highest")
+    if len(always) != 1:
+        return f"{told} at {field} = {last}"
+    if any(len(names) > 1 for names in best.values()):
+        told = f"{always[0]} is highest or level"
+    return f"{told} at every {field}"
+
+
+def _percent(seeds: Sequence[float]) -> Interval:
+    """Mean and 95 % interval in percent."""
+    mean, half = mean_interval([100 * value for value in seeds])
+    assert mean is not None
+    return mean, half
 
 
 def _values(groups: Mapping[str, Mapping[Any, Any]]) -> list[Any]:

@@ -85,7 +85,7 @@ def _doubts(doubts: Sequence[Doubt], source: str) -> str:
         f"<section><h2>The {len(doubts)} labels that {html.escape(source)} doubts most</h2>"
         f'<p class="soft">{told if wrong else ""}Each picture has its given label, what the '
         "network says at the end, how sure it is, and the example's mean weight (1 is an equal "
-        "share). The order is that of the given label's mean margin over the training.</p>"
+        "share). Lowest mean margin of the given label first.</p>"
         f'<ol class="doubts">{cards}</ol></section>'
     )
 

@@ -2,7 +2,8 @@
 
 import functools
 import itertools
-from collections.abc import Callable, Iterable, Mapping
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 if TYPE_CHECKING:
@@ -10,6 +11,7 @@ if TYPE_CHECKING:
 
 P = ParamSpec("P")
 R = TypeVar("R")
+Interval = tuple[float, float | None]  # a mean and the half-width of its 95 % interval
 
 STYLE: Any = {
     "font.size": 13,
@@ -63,14 +65,70 @@ def set_titles(axes: "Axes", answer: str, about: str) -> None:
     axes.set_title(about)
 
 
-def highest(values: Mapping[str, float], unit: str = " %") -> str:
-    """Says which of the values is the highest.
+def leaders(figures: Mapping[str, Interval], *, lowest: bool = False) -> list[str]:
+    r"""The names that may be the best, best mean first: the difference could be chance.
 
-    >>> highest({"baseline": 69.6, "l2rw": 92.1})
+    .. math:: |\bar x_i - \bar x_{best}| \le \sqrt{h_i^2 + h_{best}^2}
+
+    That is the 95 % interval of the difference of two means, each with half-width h. A name without
+    an interval is level with all, unless no name has one: then the means alone decide.
+
+    Args:
+      figures: ``{name: (mean, half_width)}``, as `mean_interval` gives them.
+      lowest: whether the lowest mean is the best.
+
+    >>> leaders({"random": (91.1, 2.1), "baseline": (71.9, 2.2), "l2rw": (92.3, 0.7)})
+    ['l2rw', 'random']
+    """
+    unknown = math.inf if any(half is not None for _, half in figures.values()) else 0.0
+    names = sorted(figures, key=lambda name: figures[name][0], reverse=not lowest)
+    half = {name: unknown if h is None else h for name, (_, h) in figures.items()}
+    best = names[0]
+
+    def level(name: str) -> bool:
+        return abs(figures[name][0] - figures[best][0]) <= math.hypot(half[name], half[best])
+
+    return [name for name in names if name == best or level(name)]
+
+
+def who_leads(figures: Mapping[str, Interval], alone: str, *, lowest: bool = False) -> str:
+    """Says who is best, or that several are level; the figures are as of `leaders`.
+
+    >>> who_leads({"baseline": (71.9, 2.2), "l2rw": (92.3, 0.7)}, "is highest")
+    'l2rw is highest'
+    >>> who_leads({"random": (91.1, 2.1), "l2rw": (92.3, 0.7)}, "is highest")
+    'l2rw and random are level'
+    >>> who_leads({"random": (91.1, None), "l2rw": (92.3, None)}, "is highest")
+    'l2rw is highest (one seed)'
+    """
+    names = leaders(figures, lowest=lowest)
+    if len(names) == 1:
+        return f"{names[0]} {alone}{'' if figures[names[0]][1] is not None else ' (one seed)'}"
+    verb = "are level" if len(names) == len(figures) else "share the lead"
+    several = listed(names) if len(names) < 4 else f"{len(names)} of {len(figures)}"
+    return f"{several} {verb}"
+
+
+def listed(names: Sequence[str]) -> str:
+    """The names in a sentence.
+
+    >>> listed(["a"]), listed(["a", "b"]), listed(["a", "b", "c"])
+    ('a', 'a and b', 'a, b and c')
+    """
+    return " and ".join(filter(None, (", ".join(names[:-1]), names[-1])))
+
+
+def highest(figures: Mapping[str, Interval], unit: str = " %") -> str:
+    """Says which of the means is the highest at the end; the figures are as of `leaders`.
+
+    >>> highest({"baseline": (69.6, 1.8), "l2rw": (92.1, 1.5)})
     'l2rw ends highest, at 92.1 %'
-    >>> highest({"l2rw": 92.1})
+    >>> highest({"l2rw": (92.1, 1.5)})
     'l2rw ends at 92.1 %'
     """
-    best = max(values, key=values.__getitem__)
-    rank = " highest," if len(values) > 1 else ""
-    return f"{best} ends{rank} at {values[best]:.1f}{unit}"
+    if len(figures) == 1:
+        ((name, (mean, _)),) = figures.items()
+        return f"{name} ends at {mean:.1f}{unit}"
+    means = [figures[name][0] for name in leaders(figures)]
+    ends = dict.fromkeys(f"{mean:.1f}" for mean in (means[-1], means[0]))
+    return f"{who_leads(figures, 'ends highest')}, at {' to '.join(ends)}{unit}"

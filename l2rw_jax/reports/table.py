@@ -76,8 +76,8 @@ def markdown_table(summary: Iterable[Mapping[str, Any]], keys: Sequence[str]) ->
     rows = []
     for row in summary:
         cells = [row[key] for key in keys]
-        cells += [_cell(row[figure], 100, 1) for figure in FIGURES[:3]]
-        cells.append(_cell(row["noise_auroc"], 1, 3))
+        cells += [cell(row[figure], 100, 1) for figure in FIGURES[:3]]
+        cells.append(cell(row["noise_auroc"], 1, 3))
         rows.append([*cells, row["seeds"]])
     return to_markdown(header, rows)
 
@@ -99,7 +99,8 @@ def to_markdown(header: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
     return "\n".join(lines)
 
 
-def _cell(figure: Mapping[str, float | None], scale: float, digits: int) -> str:
+def cell(figure: Mapping[str, float | None], scale: float, digits: int) -> str:
+    """A figure of ``summarize`` as ``mean ± half-width``, times ``scale``; a dash for None."""
     if figure["mean"] is None:
         return "-"
     mean = f"{scale * figure['mean']:.{digits}f}"

@@ -177,7 +177,7 @@ def test_rows_chosen_because_they_look_wrong_leave_the_steering_to_the_sample():
 
 
 class Joins(StandIn):
-    def add_networks(self, other, X, y):
+    def _add_networks(self, other, X, y):
         self.joined = other, X, y
 
 

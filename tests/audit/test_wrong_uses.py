@@ -199,6 +199,7 @@ CASES = [
     ([PREDICT, OUT], "--predict: give --features or --images"),
     (["--predict=nothing", "--features=x.npy", OUT], "--predict=nothing: holds no audit"),
     (["--predict=gone", "--features=x.npy", OUT], "--predict=gone: holds no audit"),
+    (["--predict=/", "--features=x.npy", OUT], "--predict=/: holds no audit"),
     (["--predict=noaudit", "--features=x.npy", OUT], "holds no audit"),
     ([PREDICT, "--images=set", OUT], "takes --features"),
     ([PREDICT, "--features=x.npy", "--labels=labels.csv", OUT], "--labels: --predict takes none"),

@@ -84,6 +84,32 @@ def test_a_sweep_reports_and_does_not_repeat_itself(tmp_path):
     assert (tmp_path / "l2rw/seed1/result.json").stat().st_mtime_ns == stamp
 
 
+@pytest.mark.parametrize("folder", [None, "docs/images"])
+def test_figures_outside_of_the_clone_are_one_line(folder, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    if folder:
+        (tmp_path / folder).mkdir(parents=True)
+    done = run_program("figures", [], required=())
+    assert done.status == 2 and done.errors.count("\n") == 1
+    assert "start this program in the clone" in done.errors
+
+
+@pytest.mark.parametrize(
+    ("half", "told"),
+    [
+        (0.7, "At the last step l2rw is the most accurate: 92.3 ± 0.7 %."),
+        (1.2, "At the last step l2rw and random are level: 92.3 ± 1.2 and 91.0 ± 0.9 %."),
+    ],
+)
+def test_the_lead_of_a_page_names_a_winner_only_beyond_the_intervals(half, told):
+    def row(method, mean, ci95):
+        return {"method": method, "test_accuracy": {"mean": mean / 100, "ci95": ci95 / 100}}
+
+    summary = [row("random", 91.0, 0.9), row("l2rw", 92.3, half)]
+    assert sweep.lead(summary, ["method"]) == told
+    assert sweep.lead(summary[:1], ["method"]) == "At the last step random reaches 91.0 ± 0.9 %."
+
+
 def test_a_sweep_over_a_field(tmp_path):
     done = _run(
         "sweep",

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 
 from l2rw_jax import reports
+from l2rw_jax.reports import style
 
 
 def _result(method, accuracy, **fields):
@@ -55,22 +56,49 @@ def test_the_title_of_a_figure_is_its_answer(tmp_path, monkeypatch):
     monkeypatch.setattr(
         "l2rw_jax.reports.figures.set_titles", lambda axes, answer, about: answers.append(answer)
     )
-    lines = {
-        "a": [[{"step": 10, "test_accuracy": 0.6}]],
-        "b": [[{"step": 10, "test_accuracy": 0.7}]],
-    }
+
+    def run(accuracy):
+        return [{"step": 10, "test_accuracy": accuracy}]
+
+    lines = {"a": [run(0.6), run(0.61)], "b": [run(0.68), run(0.69)]}
     reports.plot_curves(lines, tmp_path / "curves.png", title="t")
     groups = {"a": {0: [0.5], 1: [0.9]}, "b": {0: [0.6], 1: [0.8]}}
     reports.plot_sweep(groups, tmp_path / "sweep.png", xlabel="noise", title="t")
     reports.plot_sweep({"a": groups["a"]}, tmp_path / "one.png", xlabel="noise", title="t")
+    groups = {"a": {0: [0.5, 0.7], 1: [0.4, 0.41]}, "b": {0: [0.6, 0.61], 1: [0.9, 0.91]}}
+    reports.plot_sweep(groups, tmp_path / "level.png", xlabel="noise", title="t")
+    groups = {"a": {0: [0.5, 0.7]}, "b": {0: [0.55, 0.7]}}
+    reports.plot_sweep(groups, tmp_path / "same.png", xlabel="noise", title="t")
     corrupted = np.array([True, False])
     reports.plot_weights(np.array([0.5, 2.0]), corrupted, tmp_path / "weights.png", title="t")
     assert answers == [
-        "b ends highest, at 70.0 %",
-        "At noise = 1, a is highest",
-        "a is highest at noise = 1: 90.0 %",
+        "b and a are level, at 60.5 to 68.5 %",  # by Student's t each is ± 6.4 points
+        "a is highest (one seed) at noise = 1",
+        "a: noise = 1 ends highest (one seed), at 90.0 %",
+        "b is highest or level at every noise",
+        "b and a are level at noise = 0",
         "A corrupted label weighs 25 % of a right one",
     ]
+
+
+@pytest.mark.parametrize(
+    ("other", "best"), [((91.1, 2.1), ["b", "a"]), ((91.1, 0.9), ["b"]), ((91.1, None), ["b", "a"])]
+)
+def test_who_leads_is_said_by_the_interval_of_the_difference(other, best):
+    # sqrt(2.1² + 0.7²) = 2.2 and sqrt(0.9² + 0.7²) = 1.14; the difference is 1.2.
+    figures = {"a": other, "b": (92.3, 0.7)}
+    assert style.leaders(figures) == best
+    mirrored = {name: (-mean, half) for name, (mean, half) in figures.items()}
+    assert style.leaders(mirrored, lowest=True) == best
+
+
+def test_who_leads_without_any_interval_is_the_highest_mean():
+    assert style.leaders({"a": (91.1, None), "b": (91.2, None)}) == ["b"]
+
+
+def test_many_that_are_level_are_counted():
+    figures = {name: (90.0, 1.0) for name in "abcd"} | {"e": (70.0, 1.0)}
+    assert style.who_leads(figures, "is highest") == "4 of 5 share the lead"
 
 
 def test_the_style_of_figures_stays_in_them(tmp_path):

@@ -86,6 +86,23 @@ def test_without_pictures_data_or_checkpoints_nothing_is_shown(run, tmp_path):
     assert reports.most_doubted(_config(), tmp_path) == []
 
 
+@pytest.mark.parametrize(("channels", "shown"), [(1, True), (2, False), (3, True), (5, False)])
+def test_only_gray_and_colour_pictures_are_shown(tmp_path, channels, shown):
+    rng = np.random.default_rng(0)
+    arrays = {}
+    for part, n in (("train", 1000), ("test", 50)):
+        arrays[f"{part}_images"] = rng.integers(0, 256, (n, 8, 8, channels), np.uint8)
+        arrays[f"{part}_labels"] = np.arange(n) % 10
+    np.savez(tmp_path / "a.npz", **arrays)
+    config = _config()
+    config.dataset = f"npz:{tmp_path}/a.npz"
+    if shown:  # it goes on, to a folder that holds no run
+        with pytest.raises(FileNotFoundError):
+            reports.most_doubted(config, tmp_path)
+    else:
+        assert reports.most_doubted(config, tmp_path) == []
+
+
 class _Page(HTMLParser):
     """The pictures, the cells of the table and the text of a page."""
 

@@ -117,7 +117,7 @@ def test_each_audit_after_the_check_gets_what_was_checked(monkeypatch):
         "fit": fit,
         "predict_proba": lambda self, X: np.full((len(X), 10), 0.1),
         "predict": lambda self, X: np.zeros(len(X), int),
-        "add_networks": lambda self, other, X, y: self,
+        "_add_networks": lambda self, other, X, y: self,
     }
     for name, method in quick.items():
         monkeypatch.setattr(second_audit.ReweightClassifier, name, method)
@@ -173,6 +173,12 @@ def test_the_check_writes_every_audit(tmp_path):
     assert output.with_suffix(".md").read_text().strip() == done.stdout.strip()
 
 
+def test_no_comparison_overwrites_another_by_default():
+    kinds = [(name, check) for name in ("digits", "npz:a/human.npz") for check in (True, False)]
+    places = {audits.default_output(*kind) for kind in kinds}
+    assert len(places) == 4 and "results/label-audit-digits" in places
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("arguments", "text"),
@@ -180,6 +186,7 @@ def test_the_check_writes_every_audit(tmp_path):
         (["--check=1000"], "--check: got 1000; takes at most 718, half of the rows"),
         (["--check=20", "--data=npz:none.npz"], "--data=npz:none.npz: none.npz cannot be read"),
         (["--check=4"], "--check"),
+        (["--check=15"], "--check: got 15; takes a multiple of 10, such as 100"),
     ],
 )
 def test_a_mistake_is_one_line(arguments, text):

@@ -52,3 +52,26 @@ def test_an_input_that_is_no_report_is_one_line(tmp_path, content):
     done = run_program("reproduce.before_after", arguments, required=())
     assert done.status == 2 and done.errors.count("\n") == 1 and "--input=" in done.errors
     assert not (tmp_path / "a.png").exists()
+
+
+@pytest.mark.parametrize("before", [[70.0], [70.0, 71.0, 72.0]])
+def test_seeds_that_give_no_paired_interval_are_one_line(tmp_path, before):
+    after = before[:2]
+    summary = [
+        {"row": row, "column": name, "last": {"values": values}}
+        for name in before_after.ROWS
+        for row, values in (("baseline", before), ("evidence", after))
+    ]
+    (tmp_path / "report.json").write_text(json.dumps({"summary": summary}))
+    arguments = [f"--input={tmp_path}/report.json", f"--picture={tmp_path}/a.png"]
+    done = run_program("reproduce.before_after", arguments, required=())
+    assert done.status == 2 and done.errors.count("\n") == 1
+    assert "both rows need the same seeds, two or more" in done.errors
+
+
+@pytest.mark.parametrize("name", ["nowhere/a.png", "a.no_format"])
+def test_a_picture_that_cannot_be_written_is_one_line(tmp_path, name):
+    arguments = [f"--input={RESULTS}", f"--picture={tmp_path}/{name}"]
+    done = run_program("reproduce.before_after", arguments, required=())
+    assert done.status == 2 and done.errors.count("\n") == 1
+    assert f"--picture={tmp_path}/{name}: " in done.errors
