@@ -20,7 +20,7 @@ from absl import flags
 
 from experiments import programs
 from experiments.benchmark import implementations, report
-from experiments.benchmark.setting import PRECISIONS, RESNET, settings
+from experiments.benchmark.setting import PRECISIONS, RESNET, relative_time, settings
 from l2rw_jax.training import ConfigError
 from l2rw_jax.training import workdir as files
 
@@ -49,8 +49,9 @@ def main():
     about = implementations.about()
     rows: list = []
     end = time.perf_counter() + seconds
-    for left, setting in zip(range(len(chosen), 0, -1), chosen, strict=True):
-        share = (end - time.perf_counter()) / left
+    times = [relative_time(setting) for setting in chosen]
+    for place, setting in enumerate(chosen):
+        share = (end - time.perf_counter()) * times[place] / sum(times[place:])
         rows += implementations.measure(
             setting, makers, repeats=REPEATS.value, seconds=share, memory=not SMOKE.value
         )
