@@ -10,7 +10,7 @@ STAMP := .venv/.made-$(EXTRAS)
 METHODS := baseline,random,clean_only,l2rw
 DIGITS := -m experiments.sweep --config=configs/digits.py --workdir=runs/digits --methods=$(METHODS) --seeds=5
 
-.PHONY: run test test-all lint format results stability mnist-imbalance bench side-by-side \
+.PHONY: run test test-all lint format results stability mnist-imbalance bench compile-time side-by-side \
         throughput scaling gpu gpu-smoke reproduce-smoke optimizers modes label-audit figures docs clean
 
 $(STAMP): setup.cfg pyproject.toml
@@ -41,8 +41,11 @@ format: $(STAMP)
 results: $(STAMP)  ## makes the committed files of results/digits* again
 	$(BIN)/python $(DIGITS) --output=results/digits
 
-bench: $(STAMP)  ## a step in both frameworks, a quarter of an hour; needs EXTRAS=dev,torch
+bench: $(STAMP)  ## a step in both frameworks, twenty minutes; needs EXTRAS=dev,torch
 	$(BIN)/python -m experiments.benchmark --minutes=18
+
+compile-time: $(STAMP)  ## how long plain and reweighted steps take to compile
+	$(BIN)/python -m experiments.benchmark.compile_time --output=results/compile-cpu
 
 side-by-side: $(STAMP)  ## trains both frameworks on the same batches; needs EXTRAS=dev,torch and MNIST
 	$(BIN)/python -m experiments.benchmark.side_by_side --config=configs/mnist_imbalance.py --workdir=runs/side-by-side --methods=baseline,l2rw --seeds=3 --config.steps=500 --config.learning_rate=3e-3 --config.eval_every=100 --output=results/side-by-side

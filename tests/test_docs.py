@@ -131,7 +131,7 @@ def from_json():
     pixels = ("digits, 40 % uniform, 50 trusted", "MNIST, 40 % uniform", "MNIST, 40 % background")
     died = ("step", "test accuracy", "gradient norm, mean / largest", "parameters' norm")
     counted = ("step", "passes over the batch (b)", "over the clean batch (m)", "m = b")
-    header, _, *rows = benchmark.summary_table(stored("benchmark-cpu")["rows"]).splitlines()
+    header, _, *rows = benchmark.ratio_table(stored("benchmark-cpu")["rows"]).splitlines()
     return {
         line("method", *columns, "uniform 20 %", "uniform 60 %", "background 40 %"): [
             *gains_on_features()

@@ -1,9 +1,9 @@
 """The benchmark's rows: their ratios, a table and a figure; needs no PyTorch."""
 
-import numpy as np
 from matplotlib import pyplot as plt
 
 from l2rw_jax.reports import to_markdown
+from l2rw_jax.reports.style import COLORS, styled
 
 METHODS = {  # of the table of ratios: ours, and PyTorch's best of the same
     "plain": ("ours plain", "torch plain"),
@@ -105,57 +105,67 @@ def table(rows):
     return to_markdown(header, lines)
 
 
-def summary_table(rows):
-    """A line a setting, as README has it: step times, in brackets as multiples of the plain step's.
+def pairs(rows):
+    """Each float32 setting's multiples of a plain step: ``{setting: {method: (ours, PyTorch's)}}``.
 
-    >>> row = {"model": "lenet", "batch": 100, "clean_batch": 10, "implementation": "ours plain"}
-    >>> print(summary_table([row | {"median_ms": 57.98, "over_plain": 1.0}]).splitlines()[-1])
-    | lenet, b = 100, m = 10 | 58 | - | - | - | - |
+    Only methods of ``METHODS`` that both frameworks have run.
+
+    >>> row = {"model": "lenet", "batch": 100, "clean_batch": 10, "precision": "float32"}
+    >>> names = {"ours evidence": 1.1, "torch evidence": 1.2, "torch head": 1.3}
+    >>> rows = [row | {"implementation": name, "over_plain": x} for name, x in names.items()]
+    >>> pairs(rows)
+    {'lenet, b = 100, m = 10': {'evidence': (1.1, 1.2)}}
     """
-    columns = {
-        "ours plain": "ours, plain",
-        "ours l2rw forward": "ours, reweighted",
-        "torch plain": "PyTorch, plain",
-        "torch create_graph": "`create_graph`",
-        "torch forward_ad_separate": "dual numbers",
-    }
     found: dict = {}
     for row in rows:
-        setting = f"{row['model']}, b = {row['batch']}, m = {row['clean_batch']}"
-        cells = found.setdefault(setting, dict.fromkeys(columns, "-"))
-        if row["implementation"] in cells and row.get("median_ms"):
-            ratio = f" ({row['over_plain']:.2f})" if "plain" not in row["implementation"] else ""
-            cells[row["implementation"]] = f"{row['median_ms']:.0f}{ratio}"
-    lines = [[name, *cells.values()] for name, cells in found.items()]
-    return to_markdown(["step, ms", *columns.values()], lines)
+        if row["precision"] == "float32" and "over_plain" in row:
+            setting = f"{row['model']}, b = {row['batch']}, m = {row['clean_batch']}"
+            found.setdefault(setting, {})[row["implementation"]] = row["over_plain"]
+    return {
+        setting: {
+            method: tuple(by_name[name] for name in names)
+            for method, names in METHODS.items()
+            if method != "plain" and by_name.keys() >= set(names)
+        }
+        for setting, by_name in found.items()
+    }
 
 
-def _without_figure(error):
-    """Why a row has no figure, in two words."""
-    if not error:
-        return ""
-    return " (no time)" if error.startswith("not run") else " (failed)"
-
-
+@styled
 def plot(rows, path, *, title):
-    """Bars of the step time, a panel a setting; whiskers are quartiles."""
-    panels: dict = {}
-    for row in rows:
-        key = f"{row['model']}, b={row['batch']}, m={row['clean_batch']}, {row['precision']}"
-        panels.setdefault(key, []).append(row)
-    height = 0.6 + 0.25 * max(map(len, panels.values()))
+    """What each method costs over a plain step, ours beside PyTorch's, a panel a setting."""
+    found = {setting: each for setting, each in pairs(rows).items() if each}
+    if not found:  # a run of one framework alone
+        return
+    every = [pair for each in found.values() for pair in each.values()]
+    less = sum(ours < theirs for ours, theirs in every)
+    heights = [0.5 + len(each) for each in found.values()]
     figure, grid = plt.subplots(
-        len(panels), figsize=(9, height * len(panels)), squeeze=False, layout="constrained"
+        len(found),
+        figsize=(7, 0.9 + 0.42 * sum(heights)),
+        sharex=True,
+        squeeze=False,
+        layout="constrained",
+        height_ratios=heights,
     )
-    for axes, (key, panel) in zip(grid[:, 0], panels.items(), strict=True):
-        median = np.array([row.get("median_ms", 0.0) for row in panel])
-        low, high = (np.array([row.get(q, 0.0) for row in panel]) for q in ("q1_ms", "q3_ms"))
-        colors = ["#0072B2" if "ours" in row["implementation"] else "#E69F00" for row in panel]
-        labels = [row["implementation"] + _without_figure(row["error"]) for row in panel]
-        axes.barh(labels, median, xerr=(median - low, high - median), color=colors)
-        axes.invert_yaxis()
-        axes.set(title=key, xlabel="ms a step")
-    figure.suptitle(title)
+    for axes, (setting, each) in zip(grid[:, 0], found.items(), strict=True):
+        places = range(len(each))
+        axes.hlines(places, *zip(*each.values(), strict=True), color="#bbbbbb", zorder=1)
+        for name, marker, x in zip(
+            ("this library", "PyTorch"), "os", zip(*each.values(), strict=True), strict=True
+        ):
+            color = COLORS[0] if marker == "o" else COLORS[3]
+            axes.plot(x, places, marker, color=color, label=name)
+        axes.set_yticks(places, list(each))
+        axes.set_ylim(len(each) - 0.4, -0.6)
+        axes.axvline(1, color="#dddddd", zorder=0)
+        axes.set_title(setting)
+    grid[-1, 0].set_xlabel(f"times a plain step of the same framework ({title})")
+    grid[0, 0].legend(loc="upper left", bbox_to_anchor=(1, 1))
+    figure.suptitle(
+        "Reweighting multiplies a plain step by less here\n"
+        f"than in PyTorch in {less} of {len(every)} pairs"
+    )
     figure.savefig(path, dpi=120)
     plt.close(figure)
 
