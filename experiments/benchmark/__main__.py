@@ -4,8 +4,8 @@ python -m experiments.benchmark --output=results/benchmark-cpu --minutes=15
 
 Every implementation takes the same batches from the same parameters; they are timed in turn, round
 by round, so that a busy moment of the machine meets all of them. If an implementation fails or runs
-out of time, its row says why. Writes OUTPUT.json, OUTPUT.md and OUTPUT.png; with --sweep also
-OUTPUT-growth.png, the step time over b.
+out of time, its row says why. Writes OUTPUT.json, OUTPUT.md and, if both frameworks ran,
+OUTPUT.png; with --sweep also OUTPUT-growth.png, the step time over b.
 """
 
 import gc

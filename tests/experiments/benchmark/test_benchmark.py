@@ -57,7 +57,8 @@ def test_smoke(tmp_path):
         if rows[torch]["error"] is None:  # they do the same work
             assert rows[torch]["first_loss"] == pytest.approx(rows[mine]["first_loss"], rel=1e-4)
     assert output.with_suffix(".md").read_text().strip() == done.stdout.strip()
-    assert output.with_suffix(".png").stat().st_size > 10_000
+    compared = all(rows[torch]["error"] is None for torch in ONLY[2:])
+    assert output.with_suffix(".png").exists() == compared
 
 
 def test_without_pytorch_its_rows_say_so(monkeypatch):
