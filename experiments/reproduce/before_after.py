@@ -1,4 +1,4 @@
-"""Draws README's picture from results/human-cpu.json: accuracy before and after, noise by noise.
+"""Draws README's picture from results/human-trusted-cpu.json: accuracy before and after, noise by noise.
 
 python -m experiments.reproduce.before_after --picture=results/before-after.png
 """
@@ -15,7 +15,7 @@ from l2rw_jax.reports import mean_interval
 from l2rw_jax.reports.figures import COLORS
 from l2rw_jax.training import ConfigError
 
-INPUT = flags.DEFINE_string("input", "results/human-cpu.json", "The report of --target=human.")
+INPUT = flags.DEFINE_string("input", "results/human-trusted-cpu.json", "The report of --target=human.")
 OUTPUT = flags.DEFINE_string("picture", "results/before-after.png", "The PNG to write.")
 
 # What a reader sees for each column of the report, from top to bottom.
@@ -28,7 +28,7 @@ ROWS = {
 # The report's rows; what the legend calls them; marker and colour.
 MARKERS = {
     "clean only": ("the 1,000 trusted labels alone", "D", "#999999"),
-    "baseline, clean too": ("all labels, ordinary training", "s", COLORS[3]),
+    "baseline + clean": ("all labels, ordinary training", "s", COLORS[3]),
     "evidence": ("all labels, reweighted", "o", COLORS[0]),
 }
 CAPTION = (

@@ -93,7 +93,7 @@ def _made(kind, *ratios):
 # Not in the paper: every weighting that docs/explanation/choosing.md compares.
 _WEIGHTINGS = (
     Row("baseline", "baseline"),
-    Row("baseline, clean too", "baseline", fields=_CLEAN_TOO),
+    Row("baseline + clean", "baseline", fields=_CLEAN_TOO),
     Row("clean only", "clean_only"),
     Row("label smoothing", "label_smoothing"),
     Row("GCE", "gce"),

@@ -1,4 +1,4 @@
-"""README's picture shows what results/human-cpu.json holds, with the answer as its title."""
+"""README's picture shows what results/human-trusted-cpu.json holds, with the answer as its title."""
 
 import json
 from pathlib import Path
@@ -9,7 +9,7 @@ from programs import run_program
 
 from experiments.reproduce import before_after
 
-RESULTS = Path(__file__).parents[3] / "results/human-cpu.json"
+RESULTS = Path(__file__).parents[3] / "results/human-trusted-cpu.json"
 
 
 def _points(people, made):
