@@ -18,9 +18,9 @@
 #     googleapis-common-protos termcolor toml torchopt
 #   pip wheel --no-deps -w wheels promise higher  # these two come as source
 set -euo pipefail
+mkdir -p "$2"
 carried=$(realpath "$1") out=$(realpath "$2")
 shift 2
-mkdir -p "$out"
 site=$(mktemp -d) state=runs/accelerator
 trap 'rm -rf "$site"' EXIT
 if compgen -G "$carried/wheels/*.whl" >/dev/null; then
