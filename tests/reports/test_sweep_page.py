@@ -12,7 +12,7 @@ from PIL import Image
 
 from configs import digits
 from l2rw_jax import data, reports
-from l2rw_jax.training import train_and_evaluate, train_seeds
+from l2rw_jax.training import RunError, train_and_evaluate, train_seeds
 from l2rw_jax.training.prepare import prepare, with_seed
 from l2rw_jax.training.workdir import read_weights
 
@@ -97,7 +97,7 @@ def test_only_gray_and_colour_pictures_are_shown(tmp_path, channels, shown):
     config = _config()
     config.dataset = f"npz:{tmp_path}/a.npz"
     if shown:  # it goes on, to a folder that holds no run
-        with pytest.raises(FileNotFoundError):
+        with pytest.raises(RunError, match="weights.npz cannot be read"):
             reports.most_doubted(config, tmp_path)
     else:
         assert reports.most_doubted(config, tmp_path) == []
