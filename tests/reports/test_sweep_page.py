@@ -97,7 +97,7 @@ def test_only_gray_and_colour_pictures_are_shown(tmp_path, channels, shown):
     config = _config()
     config.dataset = f"npz:{tmp_path}/a.npz"
     if shown:  # it goes on, to a folder that holds no run
-        with pytest.raises(RunError, match="weights.npz cannot be read"):
+        with pytest.raises(RunError, match=r"weights\.npz cannot be read"):
             reports.most_doubted(config, tmp_path)
     else:
         assert reports.most_doubted(config, tmp_path) == []
