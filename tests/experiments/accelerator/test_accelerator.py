@@ -162,7 +162,10 @@ def test_table_2_has_the_paper_s_protocol(tmp_path):
     trained = flatten(cifar10_background.get_config().to_dict())
     apart = {field for field in planned | trained if planned.get(field) != trained.get(field)}
     assert apart <= {"method", "seed", "checkpoint_every"}  # the last does not change a run
-    assert (trained["model"], trained["steps"]) == ("resnet-32", 80_000)
+    paper = {"model": "resnet-32", "steps": 80_000, "boundaries": (40_000, 60_000)}
+    paper |= {"noise.kind": "background", "noise.ratio": 0.4, "clean_size": 100, "val_size": 5000}
+    paper |= {"batch_size": 100, "clean_batch_size": 100, "learning_rate": 0.1, "pad": 4}
+    assert trained | paper == trained
     assert {m for m in METHODS} == {"l2rw", "baseline", "random", "evidence"}
 
 
