@@ -1,4 +1,4 @@
-"""Draws README's picture from results/human-trusted-cpu.json: accuracy before and after, noise by noise.
+"""Draws README's picture: accuracy before and after, from results/human-trusted-cpu.json.
 
 python -m experiments.reproduce.before_after --picture=results/before-after.png
 """
@@ -15,7 +15,9 @@ from l2rw_jax.reports import mean_interval
 from l2rw_jax.reports.figures import COLORS
 from l2rw_jax.training import ConfigError
 
-INPUT = flags.DEFINE_string("input", "results/human-trusted-cpu.json", "The report of --target=human.")
+INPUT = flags.DEFINE_string(
+    "input", "results/human-trusted-cpu.json", "The report of --target=human."
+)
 OUTPUT = flags.DEFINE_string("picture", "results/before-after.png", "The PNG to write.")
 
 # What a reader sees for each column of the report, from top to bottom.
@@ -108,7 +110,9 @@ def draw(points, path):
     axes.set_xlabel("test accuracy (%), and the gain in points", fontsize=11)
     axes.spines[["top", "right", "left"]].set_visible(False)
     axes.grid(axis="x", alpha=0.25)
-    figure.legend(frameon=False, fontsize=11, loc="outside upper left", handletextpad=0.2)
+    axes.legend(
+        frameon=False, fontsize=11, loc="lower left", bbox_to_anchor=(-0.42, 1), handletextpad=0.2
+    )
     figure.suptitle(title(points), fontsize=12.5, fontweight="bold", x=0.01, ha="left")
     seeds = sorted({len(each) for row in points.values() for each in row})
     caption = CAPTION.format(seeds=" or ".join(map(str, seeds)))

@@ -1,4 +1,4 @@
-"""README's picture shows what results/human-trusted-cpu.json holds, with the answer as its title."""
+"""README's picture shows what its JSON holds, with the answer as its title."""
 
 import json
 from pathlib import Path
