@@ -29,6 +29,7 @@ extensions = [
 exclude_patterns = ["_build"]
 nitpicky = True
 nitpick_ignore_regex = [("py:class", ".*")]  # types in signatures, mostly of other libraries
+smartquotes = False  # else --flag is shown with a dash
 default_role = "literal"  # of `names` in docstrings
 
 # The notebooks: every build runs them; an error ends it.

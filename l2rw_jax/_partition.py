@@ -4,6 +4,7 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import optax
 
@@ -52,3 +53,29 @@ def lookahead_flags(mask: LookaheadMask, params: optax.Params) -> list[bool]:
             "takes at least one True."
         )
     return flags
+
+
+_PARAMS_REMEDY = (
+    "takes floating arrays: keep everything else out of the parameters (Equinox: "
+    "eqx.partition(model, eqx.is_inexact_array); Flax NNX: nnx.split(model, nnx.Param, ...))."
+)
+
+
+def check_params(params: optax.Params) -> None:
+    """Raises unless every leaf of the parameters is a floating array, and none is a moment."""
+    if params is None:
+        raise ValueError("params: got None; takes the pytree of parameters that the losses are of.")
+    for path, leaf in jax.tree.leaves_with_path(params, is_leaf=_is_moment):
+        where = f"params{jax.tree_util.keystr(path)}"
+        if _is_moment(leaf) or not (hasattr(leaf, "dtype") or isinstance(leaf, float)):
+            raise TypeError(f"{where}: got {type(leaf).__name__}; {_PARAMS_REMEDY}")
+        if not jnp.issubdtype(jnp.result_type(leaf), jnp.floating):
+            raise TypeError(f"{where}: got {jnp.result_type(leaf)}; {_PARAMS_REMEDY}")
+
+
+def _is_moment(node: Any) -> bool:
+    """Whether it is BatchNorm's moments in Flax NNX: floating arrays that no gradient moves.
+
+    An optimizer would only decay them, without a word, and the network would fail in evaluation.
+    """
+    return type(node).__name__ == "BatchStat"

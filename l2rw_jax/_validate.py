@@ -9,15 +9,11 @@ import numpy as np
 import optax
 from jax.typing import ArrayLike
 
+from l2rw_jax._partition import check_params as check_params  # with the other checks
 from l2rw_jax._partition import lookahead_flags
 from l2rw_jax._types import AxisName, LookaheadMask
 
 MODES = ("forward", "reverse", "finite_difference")
-
-_PARAMS_REMEDY = (
-    "takes floating arrays: keep everything else out of the parameters (Equinox: "
-    "eqx.partition(model, eqx.is_inexact_array); Flax NNX: nnx.split(model, nnx.Param, ...))."
-)
 
 
 def check_options(inner: Any, mode: str, min_weight: ArrayLike = 0.0) -> None:
@@ -178,18 +174,6 @@ def check_loss_functions(per_example_loss_fn: Any, clean_loss_fn: Any, extra_arg
                 "parameters. A caller that does not pass keywords on, such as Flax's "
                 "TrainState.apply_gradients, needs reweighted_value_and_grad in its place."
             )
-
-
-def check_params(params: optax.Params) -> None:
-    """Raises unless every leaf of the parameters is a floating array."""
-    if params is None:
-        raise ValueError("params: got None; takes the pytree of parameters that the losses are of.")
-    for path, leaf in jax.tree.leaves_with_path(params):
-        where = f"params{jax.tree_util.keystr(path)}"
-        if not hasattr(leaf, "dtype") and not isinstance(leaf, float):
-            raise TypeError(f"{where}: got {type(leaf).__name__}; {_PARAMS_REMEDY}")
-        if not jnp.issubdtype(jnp.result_type(leaf), jnp.floating):
-            raise TypeError(f"{where}: got {jnp.result_type(leaf)}; {_PARAMS_REMEDY}")
 
 
 def check_not_empty(argument: str, batch: Any) -> None:

@@ -133,7 +133,9 @@ def shares(
         return [Share(value, np.nan, np.nan) for value in estimate]
     rng = np.random.default_rng(0)
     known, truth = quality[verified], wrong[verified] > 0.5
-    probability = probability_wrong(known, known, truth)
+    # If right and wrong labels separate perfectly, the fit is too sure: of n rows that agree with
+    # it, half of one could still have been different (Jeffreys' prior).
+    probability = (len(known) * probability_wrong(known, known, truth) + 0.5) / (len(known) + 1)
     resampled = []
     for _ in range(_RESAMPLES):
         drawn = rng.random(len(known)) < probability

@@ -109,3 +109,13 @@ def test_rows_to_check_first_are_drawn_evenly():
     np.testing.assert_array_equal(np.bincount(tenth), 10)
     assert len(set(drawn)) == 100 and len(check_first(np.arange(2000), 50)) == 50
     np.testing.assert_array_equal(np.sort(check_first(np.arange(7))), range(7))
+
+
+def test_labels_that_separate_perfectly_leave_some_doubt():
+    """Of 100 verified rows, 1 % of all could still be otherwise than the fit says."""
+    wrong = np.arange(1000) < 89
+    quality = np.where(wrong, 0.01, 0.99)
+    verified = np.arange(1000) % 10 == 0
+    total, _ = shares(quality, np.zeros(1000, int), 1, wrong.astype(float), verified)
+    assert total.estimate == pytest.approx(0.089)
+    assert total.low < 0.089 < total.high and 0.002 < total.high - total.low < 0.1

@@ -13,6 +13,7 @@ import noisy_blobs
 import numpy as np
 import optax
 import problems
+import pytest
 from flax import nnx
 
 from l2rw_jax import reweight, reweighted_value_and_grad
@@ -136,3 +137,15 @@ def test_weights_and_gradient_equal_those_of_the_network_written_out():
         return (aux.weights, nnx.to_pure_dict(grads)), by_hand
 
     problems.assert_close(*both(params), 1e-4)
+
+
+def test_moments_among_the_parameters_are_refused():
+    """As parameters they would only decay, and the network would fail in evaluation."""
+    model = create_network()
+    _, everything = nnx.split(model)
+    (batch, _), *_ = noisy_blobs.batches(DATA, 1)
+    fn = reweighted_value_and_grad(
+        hand_written, lambda params, clean: hand_written(params, clean).mean()
+    )
+    with pytest.raises(TypeError, match=r"params\['norm'\].*: got BatchStat; .*nnx.split\(model"):
+        fn(nnx.filter_state(everything, nnx.Any(nnx.Param, nnx.BatchStat)), batch, DATA.clean)
