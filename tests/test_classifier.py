@@ -227,6 +227,7 @@ def test_names_of_features_are_kept_and_checked(tmp_path):
         loaded.predict(frame.rename(columns={"pixel 0": "other"}))
 
 
+@pytest.mark.slow
 def test_it_goes_into_pipelines_and_searches():
     with config_context(enable_metadata_routing=True):
         own = ReweightClassifier(**TINY).set_fit_request(trusted=True)

@@ -110,6 +110,7 @@ def test_arithmetic_of_other_weightings():
     assert flops("learned") == pytest.approx(2.65, abs=0.1)
 
 
+@pytest.mark.slow
 def test_arithmetic_of_a_look_ahead_of_the_head():
     """The clean forward pass is all there is more: 4 passes to 3, and 3.1 to 3 with m = b/10."""
     assert flops("forward", mask="head") <= 1.36

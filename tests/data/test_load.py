@@ -400,6 +400,7 @@ def test_a_set_without_a_test_split(tmp_path):
     not os.path.isdir(os.path.join(os.environ.get("L2RW_DATA_DIR", ""), "mnist")),
     reason="needs L2RW_DATA_DIR to hold TFDS's mnist as array_record",
 )
+@pytest.mark.slow
 def test_mnist(tmp_path, monkeypatch, capfd):
     monkeypatch.setenv("L2RW_CACHE_DIR", str(tmp_path))
     mnist = load("mnist")

@@ -32,7 +32,7 @@ def _run(program, *arguments, **environment):
 
 
 # The others have convolutions to compile, and the same way through the program.
-QUICK = ("digits", "features")
+QUICK = ("digits",)
 
 
 @pytest.mark.parametrize(
@@ -124,6 +124,7 @@ def test_a_sweep_over_a_field(tmp_path):
     assert (tmp_path / "runs/noise.ratio=0.4/baseline/seed0/result.json").exists()
 
 
+@pytest.mark.slow
 def test_a_sweep_over_a_tuple_and_a_text(tmp_path):
     values = "boundaries=(10,20),()", "optimizer=sgd(momentum=0.9,nesterov=True),sgd"
     for value in values:

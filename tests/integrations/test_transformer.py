@@ -106,6 +106,7 @@ def test_a_few_steps_find_the_corrupted_sequences():
 
 
 @pytest.mark.usefixtures("strict")
+@pytest.mark.slow
 def test_a_loop_over_recomputed_layers_leaves_the_scores_as_they_are():
     params = init()
     tokens = sequences(6, np.arange(6) % 2 == 0, seed=1)

@@ -76,6 +76,7 @@ def two_layers():
     return jax.jit(l2rw_gradient(model)), params
 
 
+@pytest.mark.slow
 def test_remat_and_the_loop_over_layers_change_nothing(monkeypatch):
     want, params = two_layers()
     want = want(params)

@@ -218,6 +218,7 @@ def test_a_signal_stops_a_run_that_then_goes_on(tmp_path, cache, whole, number, 
     _assert_same(tmp_path, whole(**fields))
 
 
+@pytest.mark.slow
 def test_a_signal_while_the_run_compiles_stops_it_after_the_first_steps(tmp_path, cache, whole):
     program = _start(tmp_path, cache)
     _wait_until((tmp_path / "config.json").exists, program)
@@ -307,6 +308,7 @@ def test_a_log_that_cannot_be_written_is_one_line(small_disk, tmp_path):
         train_and_evaluate(config, tmp_path / "run")
 
 
+@pytest.mark.slow
 def test_a_file_that_cannot_grow_is_one_line_and_costs_nothing(tmp_path, cache, stopped, whole):
     shutil.copytree(stopped, tmp_path, dirs_exist_ok=True)
     program = _start(tmp_path, cache)

@@ -124,10 +124,10 @@ def test_fsdp_divides_the_state():
 @pytest.mark.parametrize(
     "method",
     [
-        *("l2rw", "random", "mwnet"),
+        *("l2rw", "random"),
         *(
             pytest.param(method, marks=pytest.mark.slow)
-            for method in ("baseline", "clean_only", "groups", "evidence", "inverse_loss")
+            for method in ("baseline", "clean_only", "mwnet", "groups", "evidence", "inverse_loss")
         ),
     ],
 )
@@ -139,7 +139,8 @@ L2RW_OPTIONS = {"weighting": "relative", "equal_share": 0.3, "clean_smoothing": 
 L2RW_OPTIONS |= {"score_every": 2}
 
 
-@pytest.mark.parametrize("engine", [PMAP, pytest.param(JIT, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("engine", [PMAP, JIT])
 def test_l2rw_s_other_weights_are_those_of_the_whole_batch(engine):
     got = _train(method="l2rw", **L2RW_OPTIONS, **engine)
     _assert_equal(got, _train(method="l2rw", **L2RW_OPTIONS))

@@ -29,7 +29,7 @@ def _config(**fields):
 @pytest.mark.parametrize(
     "fields",
     [
-        {},
+        pytest.param({}, marks=pytest.mark.slow),
         {"parallel": "jit", "batch_size": 80, "clean_batch_size": 80},
         pytest.param(
             {"parallel": "pmap", "batch_size": 80, "clean_batch_size": 80}, marks=pytest.mark.slow
@@ -37,7 +37,7 @@ def _config(**fields):
         pytest.param(  # a call a step
             {"model": "lenet", "batch_size": 8, "clean_batch_size": 8}, marks=pytest.mark.slow
         ),
-        {"method": "resample", "finetune_steps": 0},
+        pytest.param({"method": "resample", "finetune_steps": 0}, marks=pytest.mark.slow),
     ],
     ids=["one device", "jit", "pmap", "lenet", "resample"],
 )

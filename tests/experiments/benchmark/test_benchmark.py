@@ -215,6 +215,7 @@ def test_a_mistake_is_one_line_and_leaves_nothing(tmp_path):
     forked.check_refusals(MISTAKES, tmp_path, ["experiments.benchmark.implementations"])
 
 
+@pytest.mark.slow
 def test_a_mistake_of_both_frameworks_is_one_line_and_leaves_nothing(tmp_path):
     pytest.importorskip("torch", reason="the extra `torch` is not installed")
     forked.check_refusals({"benchmark.side_by_side": OF_BOTH}, tmp_path, ["torch"])

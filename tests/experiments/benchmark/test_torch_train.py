@@ -35,7 +35,8 @@ def tiny():
     return config
 
 
-@pytest.mark.parametrize("method", ["baseline", pytest.param("l2rw", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("method", ["baseline", "l2rw"])
 def test_both_frameworks_take_the_same_steps(method, tmp_path):
     config = tiny()
     config.method = method
@@ -80,10 +81,6 @@ def test_what_only_ours_can_do_is_refused(tmp_path):
     config = tiny()
     config.method = "clean_only"
     with pytest.raises(ConfigError, match="takes one of baseline, random, l2rw"):
-        train.train_and_evaluate(config, tmp_path / "run")
-    config = tiny()
-    config.model = "mlp-8"
-    with pytest.raises(ConfigError, match=r"config.model=mlp-8: PyTorch's side: name: got"):
         train.train_and_evaluate(config, tmp_path / "run")
     assert not (tmp_path / "run").exists()
 
