@@ -31,18 +31,22 @@ class Prepared(NamedTuple):
     steps: int = 1
 
 
-def initial(setting, *, weighting=False):
-    """The model, and its parameters and running moments before the first step.
-
-    With ``weighting`` the parameters have those of Meta-Weight-Net beside them.
-    """
-    model = create_model(
+def _model(setting):
+    return create_model(
         setting.model,
         num_classes=setting.num_classes,
         image_shape=setting.image_shape,
         dtype="bfloat16" if setting.precision == "bfloat16" else "float32",
         dropout=setting.dropout,
     )
+
+
+def initial(setting, *, weighting=False):
+    """The model, and its parameters and running moments before the first step.
+
+    With ``weighting`` the parameters have those of Meta-Weight-Net beside them.
+    """
+    model = _model(setting)
     params, model_state = jax.jit(model.init)(jax.random.key(0))
     if weighting:
         init: Any = get_method("mwnet").init_weighting
@@ -93,19 +97,13 @@ FORMS: dict[str, Callable[..., Any]] = {
 
 def prepare(setting, form):
     """Compiled steps of a form in ``FORMS``; or ``"l2rw every 4th"``: one that scores, then three
-    plain ones, which is what a step costs whose weights are kept.
+    plain ones, which is what a step costs whose weights are kept. Those two are compiled once.
     """
     cycle = [form]
     if form == "l2rw every 4th":
         cycle = ["l2rw forward", "plain", "plain", "plain"]
-    model, params, model_state = initial(setting, weighting=form == "mwnet")
-    tx = optax.chain(
-        optax.add_decayed_weights(setting.weight_decay, mask=kernels),
-        optax.sgd(setting.rate, setting.momentum),
-    )
-    state = (params, model_state, tx.init(params), jax.random.key(0))
-    arrays = batches(setting)
-    compiled = {each: _compile(setting, model, tx, each, state, arrays) for each in cycle}
+    state, arrays = _state(setting, form), batches(setting)
+    compiled = {each: _compile(setting, each) for each in cycle}
 
     def run():
         nonlocal state
@@ -116,8 +114,23 @@ def prepare(setting, form):
     return Prepared(run, analysis=analyse(compiled[cycle[0]]), steps=len(cycle))
 
 
-def _compile(setting, model, tx, form, state, arrays):
+def _optimizer(setting):
+    return optax.chain(
+        optax.add_decayed_weights(setting.weight_decay, mask=kernels),
+        optax.sgd(setting.rate, setting.momentum),
+    )
+
+
+def _state(setting, form):
+    """Parameters, running moments, the optimizer's state and a key, before the first step."""
+    _, params, model_state = initial(setting, weighting=form == "mwnet")
+    return params, model_state, _optimizer(setting).init(params), jax.random.key(0)
+
+
+@functools.lru_cache(maxsize=4)
+def _compile(setting, form):
     """One compiled step, ``(state, batch, clean) -> (state, loss)``; donates its state."""
+    model, tx = _model(setting), _optimizer(setting)
 
     def step(state, batch, clean):
         params, model_state, opt_state, key = state
@@ -138,7 +151,8 @@ def _compile(setting, model, tx, form, state, arrays):
     # Without this, JAX computes float32 products in TF32 on a GPU.
     exact = {"float32": "highest", "tf32": "tensorfloat32"}.get(setting.precision)
     with jax.default_matmul_precision(exact):
-        return jax.jit(step, donate_argnums=0).lower(state, *arrays).compile()
+        state = jax.eval_shape(lambda: _state(setting, form))
+        return jax.jit(step, donate_argnums=0).lower(state, *batches(setting)).compile()
 
 
 def batches(setting):
