@@ -25,7 +25,7 @@ from l2rw_jax.training import ConfigError
 from l2rw_jax.training import workdir as files
 
 MODELS = flags.DEFINE_list("models", None, "Only the settings of these models.")
-REPEATS = flags.DEFINE_integer("repeats", 20, "Most timed steps an implementation.", lower_bound=1)
+REPEATS = flags.DEFINE_integer("repeats", 100, "Most timed steps an implementation.", lower_bound=1)
 MINUTES = flags.DEFINE_float("minutes", 15.0, "Time to spend in all, about.")
 DEVICE = flags.DEFINE_enum("device", "auto", ["auto", "cpu", "gpu"], "Where to compute.")
 PRECISION = flags.DEFINE_list("precisions", ["float32"], "float32, tf32 (GPU), bfloat16.")

@@ -163,7 +163,8 @@ def _finish(
         "corrupted": run.data.corrupted,
     }
     result = _result(run, evaluations, examples)
-    result |= {"bad_steps": bad_steps, "steps": run.cadence.train, **times, **files.environment()}
+    result |= {"bad_steps": bad_steps, "steps": run.cadence.train, **times}
+    result |= files.environment(run.engine.num_devices)
     if writes:
         files.write_weights(workdir, examples)
         files.write_json(workdir / files.RESULT, result)

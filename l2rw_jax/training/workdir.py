@@ -245,13 +245,13 @@ def to_json(value: Any) -> Any:
     return value
 
 
-def environment() -> dict[str, Any]:
-    """The device and the versions that a result was made with."""
-    device = jax.devices()[0]
+def environment(num_devices: int | None = None) -> dict[str, Any]:
+    """The devices, by default all there are, and the versions that a result was made with."""
+    kind, count = jax.devices()[0].device_kind, num_devices or jax.device_count()
     packages = ("l2rw_jax", "jax", "jaxlib", "flax", "optax", "numpy")
     versions = {name: _version(name) for name in packages}
     return {
-        "device": f"{device.device_kind} x{jax.device_count()} ({os.cpu_count()} host cores)",
+        "device": f"{kind} x{count} ({os.cpu_count()} host cores)",
         "versions": {"python": platform.python_version()} | versions,
     }
 

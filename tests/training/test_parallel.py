@@ -262,6 +262,7 @@ def test_a_divided_run_is_the_run_on_one_device_and_goes_on_bit_for_bit(engine, 
     for name in ("test_accuracy", "val_accuracy", "ema_test_accuracy", "bad_steps"):
         np.testing.assert_allclose(result[name], alone[name], atol=0.01)  # float32: a few images
     _assert_equal(state, alone_state, 2e-3)
+    assert (result["device"].split()[1], alone["device"].split()[1]) == ("x8", "x1")
 
     stopped = shutil.copytree(tmp_path / "run", tmp_path / "stopped")
     (stopped / "result.json").unlink()
