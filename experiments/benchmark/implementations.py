@@ -13,6 +13,8 @@ EQUAL = (
     *("torch create_graph", "ours l2rw reverse"),
 )
 
+TURN = 0.05
+
 
 def makers(device):
     """``{name: make}`` of all implementations, those that matter most first.
@@ -53,18 +55,28 @@ def makers(device):
 
 
 def prepare(make, setting):
-    """``make(setting)``, an ``ours.Prepared``, as a ``timing.Ready``; its first step compiles."""
+    """``make(setting)``, an ``ours.Prepared``, as a ``timing.Ready``; its first step compiles.
+
+    A turn is one step, or ``TURN`` seconds of quick ones: as in training, a step then finds the
+    caches as the same step left them.
+    """
     started = time.perf_counter()
     made = make(setting)
+    compiled = time.perf_counter()
     loss = made.step()
-    about = {"first_loss": loss, "compile_seconds": time.perf_counter() - started}
+    ended = time.perf_counter()
+    about = {"first_loss": loss, "compile_seconds": ended - started}
 
-    def turn():
+    def turn(count):
         started = time.perf_counter()
-        made.step()
+        for _ in range(count):
+            made.step()
         return time.perf_counter() - started
 
-    return timing.Ready(turn, about | made.analysis, made.steps, made.measure_memory)
+    slow = ended - compiled > 10 * TURN  # the first step is not the quickest
+    count = 1 if slow else max(1, round(TURN / turn(1)))
+    steps = count * made.steps
+    return timing.Ready(lambda: turn(count), about | made.analysis, steps, made.measure_memory)
 
 
 def prepare_torch(setting, device, form, **options):

@@ -1,6 +1,7 @@
 """How programs time what is to be compared: prepared one by one, then in turn, round by round.
 
-A busy moment of the machine then meets all of them.
+A busy moment of the machine then meets all of them. Each round has another order: the threads of
+one framework go on waiting for a while, and slow down whatever comes next.
 """
 
 import itertools
@@ -52,6 +53,7 @@ def measure(makers, *, seconds, least=LEAST, most=None, reserve=0.0):
     ready: dict = {}
     times: dict = {}
     one_round = 0.0
+    order = np.random.default_rng(0)
     for name, make in makers.items():
         rows[name] = {"error": None}
         if ready and time.perf_counter() + least * one_round > end:
@@ -70,9 +72,9 @@ def measure(makers, *, seconds, least=LEAST, most=None, reserve=0.0):
     for count in itertools.count() if most is None else range(most):
         if not ready or (count >= least and time.perf_counter() > end):
             break
-        for name, made in list(ready.items()):
+        for name in order.permutation(list(ready)).tolist():
             try:
-                times[name].append(made.turn() / made.steps)
+                times[name].append(ready[name].turn() / ready[name].steps)
             except Exception as error:
                 rows[name]["error"] = one_line(error)
                 del ready[name], times[name]

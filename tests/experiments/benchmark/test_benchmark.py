@@ -80,7 +80,8 @@ def test_without_pytorch_its_rows_say_so(monkeypatch):
     assert len({line.count("|") for line in table.splitlines()}) == 1
 
 
-def test_the_first_step_is_that_of_compiling():
+def test_the_first_step_is_that_of_compiling(monkeypatch):
+    monkeypatch.setattr(implementations, "TURN", 0.0)  # one step a turn
     losses = iter([0.7, 0.6, 0.5])
 
     def memory():
@@ -92,6 +93,14 @@ def test_the_first_step_is_that_of_compiling():
     assert made.about["first_loss"] == 0.7 and made.about["compile_seconds"] > 0
     assert made.about["flops"] == 3 and made.measure_memory is memory
     assert made.turn() > 0 and next(losses) == 0.5
+
+
+def test_quick_steps_follow_each_other():
+    taken = []
+    made = implementations.prepare(lambda setting: ours.Prepared(lambda: taken.append(0)), LENET)
+    before = len(taken)
+    made.turn()
+    assert len(taken) - before == made.steps > 100
 
 
 def test_ratios():
