@@ -1,6 +1,6 @@
 """Times a training step, ordinary and reweighted, here and in PyTorch, side by side in one run.
 
-python -m experiments.benchmark --output=results/benchmark-cpu --minutes=19
+python -m experiments.benchmark --output=results/benchmark-cpu --minutes=19.5
 
 Every implementation takes the same batches from the same parameters; they are timed in turn, round
 by round, so that a busy moment of the machine meets all of them. If an implementation fails or runs

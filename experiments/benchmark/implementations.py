@@ -98,7 +98,7 @@ def measure(setting, makers, *, repeats, seconds, memory=True):
       setting: the ``Setting``.
       makers: as ``makers`` returns them.
       repeats: most timed steps of each.
-      seconds: time to spend, about; the last tenth of it is for memory.
+      seconds: time to spend, about; the last twentieth of it is for memory.
       memory: whether to measure PyTorch's memory, each step's in a process of its own.
 
     Returns:
@@ -112,7 +112,7 @@ def measure(setting, makers, *, repeats, seconds, memory=True):
         return ready if memory else ready._replace(measure_memory=None)
 
     each = {name: functools.partial(made, make) for name, make in makers.items()}
-    rows, _ = timing.measure(each, seconds=seconds, most=repeats, reserve=0.1 * memory)
+    rows, _ = timing.measure(each, seconds=seconds, most=repeats, reserve=0.05 * memory)
     return report.add_ratios(
         [setting._asdict() | {"implementation": name} | row for name, row in rows.items()]
     )

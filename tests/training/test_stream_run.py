@@ -29,8 +29,10 @@ def _config(**fields):
 @pytest.mark.parametrize(
     "fields",
     [
-        pytest.param({}, marks=pytest.mark.slow),
-        {"parallel": "jit", "batch_size": 80, "clean_batch_size": 80},
+        {},  # test_hosts has jit
+        pytest.param(
+            {"parallel": "jit", "batch_size": 80, "clean_batch_size": 80}, marks=pytest.mark.slow
+        ),
         pytest.param(
             {"parallel": "pmap", "batch_size": 80, "clean_batch_size": 80}, marks=pytest.mark.slow
         ),
