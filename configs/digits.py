@@ -18,6 +18,5 @@ def get_config(variant=""):
     config.weight_decay = 1e-3  # docs/explanation/stability.md says what happens without these two
     config.clip_norm = 5.0
     config.log_every, config.eval_every = 50, 100
-    smoke = {"batch_size": 96, "clean_batch_size": 48}  # eight devices may share them
-    smoke |= {"steps": 40, "log_every": 20, "eval_every": 20}
+    smoke = {"steps": 40, "log_every": 20, "eval_every": 20}
     return with_variant(config, variant, smoke=smoke)

@@ -62,21 +62,20 @@ def prepare(make, setting):
     """
     started = time.perf_counter()
     made = make(setting)
-    compiled = time.perf_counter()
     loss = made.step()
-    ended = time.perf_counter()
-    about = {"first_loss": loss, "compile_seconds": ended - started}
+    about = {"first_loss": loss, "compile_seconds": time.perf_counter() - started}
+    count = 1
 
-    def turn(count):
+    def turn():
+        nonlocal count
         started = time.perf_counter()
         for _ in range(count):
             made.step()
-        return time.perf_counter() - started
+        seconds = (time.perf_counter() - started) / count
+        count = max(1, round(TURN / seconds))
+        return seconds
 
-    slow = ended - compiled > 10 * TURN  # the first step is not the quickest
-    count = 1 if slow else max(1, round(TURN / turn(1)))
-    steps = count * made.steps
-    return timing.Ready(lambda: turn(count), about | made.analysis, steps, made.measure_memory)
+    return timing.Ready(turn, about | made.analysis, made.steps, made.measure_memory)
 
 
 def prepare_torch(setting, device, form, **options):
@@ -97,7 +96,7 @@ def measure(setting, makers, *, repeats, seconds, memory=True):
     Args:
       setting: the ``Setting``.
       makers: as ``makers`` returns them.
-      repeats: most timed steps of each.
+      repeats: most timed turns of each.
       seconds: time to spend, about; the last twentieth of it is for memory.
       memory: whether to measure PyTorch's memory, each step's in a process of its own.
 

@@ -97,13 +97,14 @@ FORMS: dict[str, Callable[..., Any]] = {
 
 def prepare(setting, form):
     """Compiled steps of a form in ``FORMS``; or ``"l2rw every 4th"``: one that scores, then three
-    plain ones, which is what a step costs whose weights are kept. Those two are compiled once.
+    plain ones, which is what a step costs whose weights are kept. It takes the compiled steps of
+    those two rows.
     """
     cycle = [form]
     if form == "l2rw every 4th":
         cycle = ["l2rw forward", "plain", "plain", "plain"]
     state, arrays = _state(setting, form), batches(setting)
-    compiled = {each: _compile(setting, each) for each in cycle}
+    compiled = {each: compiled_step(setting, each) for each in cycle}
 
     def run():
         nonlocal state
@@ -127,8 +128,8 @@ def _state(setting, form):
     return params, model_state, _optimizer(setting).init(params), jax.random.key(0)
 
 
-@functools.lru_cache(maxsize=4)
-def _compile(setting, form):
+@functools.cache
+def compiled_step(setting, form):
     """One compiled step, ``(state, batch, clean) -> (state, loss)``; donates its state."""
     model, tx = _model(setting), _optimizer(setting)
 

@@ -5,16 +5,16 @@ from matplotlib import pyplot as plt
 from l2rw_jax.reports import to_markdown
 from l2rw_jax.reports.style import COLORS, styled
 
-METHODS = {  # of the table of ratios: ours, and of PyTorch's of the same the quickest
+METHODS = {  # of the table of ratios: ours, then PyTorch's; of several, the quickest counts
     "plain": ("ours plain", "torch plain"),
-    "l2rw": ("ours l2rw forward", "torch forward_ad_separate"),
+    "l2rw": ("ours l2rw forward", "torch forward_ad_separate", "torch create_graph"),
     "l2rw, double backward": ("ours l2rw reverse", "torch create_graph"),
     "l2rw every 4th step": ("ours l2rw every 4th", "torch every 4th"),
     "l2rw, last layer": ("ours l2rw head", "torch head"),
     "evidence": ("ours evidence", "torch evidence"),
     "mwnet": ("ours mwnet", "torch mwnet_forward_ad", "torch mwnet_create_graph"),
 }
-IN_TABLE = [name for names in METHODS.values() for name in names]
+IN_TABLE = list(dict.fromkeys(name for names in METHODS.values() for name in names))
 # Of PyTorch, ours that computes the same; of the others, l2rw forward.
 COUNTERPARTS = {
     "torch plain": "ours plain",
@@ -56,7 +56,7 @@ def add_ratios(rows):
 
 
 def _both(by_name, method):
-    """Ours and PyTorch's row of a method; None where there is none."""
+    """Our row of a method and PyTorch's quickest; None for one that did not run."""
     ours, *theirs = METHODS[method]
     found = [by_name[name] for name in theirs if name in by_name]
     return by_name.get(ours), min(found, key=lambda row: row["median_ms"], default=None)
@@ -119,11 +119,13 @@ def pairs(rows):
     Only methods of ``METHODS`` that both frameworks have run.
 
     >>> row = {"model": "lenet", "batch": 100, "clean_batch": 10, "precision": "float32"}
-    >>> names = {"ours evidence": 1.1, "torch evidence": 1.2, "torch head": 1.3}
-    >>> row["median_ms"] = 50.0
-    >>> rows = [row | {"implementation": name, "over_plain": x} for name, x in names.items()]
+    >>> names = {"ours mwnet": 1.1, "torch mwnet_forward_ad": 1.3, "torch mwnet_create_graph": 1.2}
+    >>> rows = [
+    ...     row | {"implementation": name, "over_plain": x, "median_ms": 50 * x}
+    ...     for name, x in (names | {"torch head": 1.4}).items()
+    ... ]
     >>> pairs(rows)
-    {'lenet, b = 100, m = 10': {'evidence': (1.1, 1.2)}}
+    {'lenet, b = 100, m = 10': {'mwnet': (1.1, 1.2)}}
     """
     found: dict = {}
     for row in rows:

@@ -1,7 +1,7 @@
 """How programs time what is to be compared: prepared one by one, then in turn, round by round.
 
-A busy moment of the machine then meets all of them. Each round has another order: the threads of
-one framework go on waiting for a while, and slow down whatever comes next.
+A busy moment of the machine then meets all of them. Each round has a random order: one framework's
+threads wait actively for a while after its step, and slow down the next.
 """
 
 import itertools
@@ -18,7 +18,7 @@ class Ready(NamedTuple):
     """What is compiled and ready to be timed.
 
     Attributes:
-      turn: takes ``steps`` steps and returns their seconds.
+      turn: takes ``steps`` steps, or several times as many, and returns the seconds of ``steps``.
       about: fields of the row.
       steps: training steps a turn.
       measure_memory: returns more fields of the row; called after the timing, which it would

@@ -29,8 +29,8 @@ def _config(**fields):
 @pytest.mark.parametrize(
     "fields",
     [
-        {},  # test_hosts has jit
-        pytest.param(
+        {},
+        pytest.param(  # test_hosts.py streams under jit, too
             {"parallel": "jit", "batch_size": 80, "clean_batch_size": 80}, marks=pytest.mark.slow
         ),
         pytest.param(

@@ -31,6 +31,14 @@ def test_a_failure_is_a_row_and_stops_no_other():
     assert rows["c"] == {"error": None, "x": 7} | figures
 
 
+def test_each_round_has_all_in_an_order_of_its_own():
+    taken = []
+    makers = {name: lambda name=name: Ready(lambda: taken.append(name) or 0.5) for name in "abcd"}
+    measure(makers, seconds=60, most=5)
+    rounds = ["".join(taken[start : start + 4]) for start in range(4, 24, 4)]  # the first warms up
+    assert {"".join(sorted(one)) for one in rounds} == {"abcd"} and len(set(rounds)) > 1
+
+
 def test_a_failure_to_measure_memory_leaves_the_times():
     def out_of_memory():
         raise MemoryError("no room")
