@@ -162,8 +162,11 @@ def leave_out_tracebacks() -> list[standard_logging.Logger]:
 
 
 def _is_news(record: standard_logging.LogRecord) -> bool:
-    frames = traceback.extract_tb(record.exc_info[2]) if record.exc_info else []
-    return not any("orbax" in frame.filename for frame in frames)
+    if not record.exc_info:
+        return True
+    frames = traceback.extract_tb(record.exc_info[2])
+    # TensorStore's errors have no frames; they name the folder, 25.orbax-checkpoint-tmp.
+    return not any("orbax" in x for x in (str(record.exc_info[1]), *(f.filename for f in frames)))
 
 
 def _restore(

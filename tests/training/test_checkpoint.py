@@ -184,11 +184,14 @@ def test_nothing_is_written_in_the_background_after_an_error(tmp_path):
 
 
 @pytest.mark.parametrize("logger", ["absl", "asyncio"])
-@pytest.mark.parametrize(("file", "told"), [("orbax/save.py", 0), ("other.py", 1)])
-def test_what_orbax_raises_is_not_logged_besides(tmp_path, caplog, logger, file, told):
+@pytest.mark.parametrize(
+    ("file", "text", "told"),
+    [("orbax/save.py", "", 0), ("other.py", "no space in 25.orbax-tmp", 0), ("other.py", "", 1)],
+)
+def test_what_orbax_raises_is_not_logged_besides(tmp_path, caplog, logger, file, text, told):
     def log():
         try:
-            exec(compile("raise OSError", file, "exec"))  # as if that file had raised it
+            exec(compile(f"raise OSError({text!r})", file, "exec"))  # as if that file had raised it
         except OSError:
             logging.getLogger(logger).exception("a task's exception was never retrieved")
 
