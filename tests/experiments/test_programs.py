@@ -110,6 +110,7 @@ def test_the_lead_of_a_page_names_a_winner_only_beyond_the_intervals(half, told)
     assert sweep.lead(summary[:1], ["method"]) == "At the last step random reaches 91.0 ± 0.9 %."
 
 
+@pytest.mark.slow
 def test_a_sweep_over_a_field(tmp_path):
     done = _run(
         "sweep",

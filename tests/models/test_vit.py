@@ -85,6 +85,7 @@ def test_remat_and_the_loop_over_layers_change_nothing(monkeypatch):
     assert_close(jax.jit(l2rw_gradient(model))(params), want)
 
 
+@pytest.mark.slow
 def test_replicas_are_networks_of_their_own(monkeypatch):
     want, params = two_layers()
     stacked = jax.tree.map(lambda x: jnp.stack([x, 1.5 * x]), params)

@@ -196,7 +196,7 @@ def test_killed_runs_of_every_kind_go_on_bit_for_bit(tmp_path, cache, whole, fie
 @pytest.mark.parametrize(
     ("number", "fields"),
     [
-        (signal.SIGTERM, {}),
+        pytest.param(signal.SIGTERM, {}, marks=pytest.mark.slow),
         pytest.param(signal.SIGINT, {"replicas": 2}, marks=pytest.mark.slow),
         pytest.param(signal.SIGTERM, {"stream": True}, marks=pytest.mark.slow),
     ],

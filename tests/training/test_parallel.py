@@ -65,11 +65,16 @@ PMAP, JIT, FSDP = {"parallel": "pmap"}, {"parallel": "jit"}, {"parallel": "jit",
         ("l2rw", JIT),
         ("l2rw", FSDP),
         ("random", JIT),
-        ("hard_mining", PMAP),
         *(
             pytest.param(*pair, marks=pytest.mark.slow)
             for pair in (
-                *(("random", PMAP), ("hard_mining", JIT), ("baseline", PMAP), ("baseline", JIT)),
+                *(
+                    ("random", PMAP),
+                    ("hard_mining", PMAP),
+                    ("hard_mining", JIT),
+                    ("baseline", PMAP),
+                ),
+                ("baseline", JIT),
                 *(("resample", PMAP), ("resample", JIT), ("s_model", FSDP), ("clean_only", FSDP)),
                 *(
                     ("mwnet", PMAP),

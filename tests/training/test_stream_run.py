@@ -29,7 +29,7 @@ def _config(**fields):
 @pytest.mark.parametrize(
     "fields",
     [
-        {},
+        pytest.param({}, marks=pytest.mark.slow),
         pytest.param(  # test_hosts.py streams under jit, too
             {"parallel": "jit", "batch_size": 80, "clean_batch_size": 80}, marks=pytest.mark.slow
         ),

@@ -51,6 +51,7 @@ def test_both_frameworks_take_the_same_steps(method, tmp_path):
     assert got["noise_auroc"] == pytest.approx(want["noise_auroc"], abs=0.01)
 
 
+@pytest.mark.slow
 def test_a_finished_run_is_left_as_it_is(tmp_path):
     config = tiny()
     first = train.train_and_evaluate(config, tmp_path)
