@@ -164,7 +164,7 @@ def means(model_state):
     return [leaf for path, leaf in found if path[-1].key == "mean"]
 
 
-# Every reweighted form is held against ResNet's layers, LeNet's are held against one form of each kind.
+# Every reweighted form is held against ResNet's layers, one form of each kind against LeNet's.
 REPEATED = [
     *((form, "lenet") for form in ("forward_ad_separate", "forward_ad_shared", "higher")),
     *((form, "lenet") for form in ("torchopt", "create_graph")),
