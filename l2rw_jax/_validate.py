@@ -1,7 +1,9 @@
 """Checks of the method's arguments; each message says what came, what is allowed, what to do."""
 
 import functools
-from typing import Any
+import warnings
+from collections.abc import Callable
+from typing import Any, TypeVar, cast
 
 import jax
 import jax.numpy as jnp
@@ -14,6 +16,26 @@ from l2rw_jax._partition import lookahead_flags
 from l2rw_jax._types import AxisName, LookaheadMask
 
 MODES = ("forward", "reverse", "finite_difference")
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+def renamed(**names: str | None) -> Callable[[F], F]:
+    """A decorator: a keyword of an older version says the new one; None: it is not needed now."""
+
+    def decorate(function: F) -> F:
+        @functools.wraps(function)
+        def wrapped(*args: Any, **kwargs: Any) -> Any:
+            for old in names.keys() & kwargs.keys():
+                if names[old] is not None:
+                    raise TypeError(f"{old}: renamed in version 0.3.0; pass it as {names[old]}.")
+                warnings.warn(f"{old}: not needed since version 0.3.0; leave it out.", stacklevel=2)
+                del kwargs[old]
+            return function(*args, **kwargs)
+
+        return cast(F, wrapped)
+
+    return decorate
 
 
 def check_options(inner: Any, mode: str, min_weight: ArrayLike = 0.0) -> None:
@@ -82,14 +104,21 @@ def check_per_example(argument: str, values: Any) -> jax.Array:
     return checked
 
 
-def check_weights(argument: str, weights: Any, losses: jax.Array) -> jax.Array:
-    """Returns ``weights`` if it is a floating array with a weight for each loss."""
+def check_weights(
+    argument: str, weights: Any, losses: jax.Array, scores: jax.Array
+) -> tuple[jax.Array, jax.Array]:
+    """Returns weights ``[b]`` of at least 0, and scores that are NaN where a weight was refused.
+
+    A negative weight, or one that is not finite, counts as zero: under ``jax.jit`` the values
+    cannot be refused.
+    """
     checked = check_per_example(argument, weights)
     if checked.shape != losses.shape:
         raise ValueError(
             f"{argument}: got shape {checked.shape}; takes {losses.shape}, a weight for each loss."
         )
-    return checked
+    usable = jnp.isfinite(checked) & (checked >= 0)
+    return jnp.where(usable, checked, 0), jnp.where(usable, scores, jnp.nan)
 
 
 def check_weights_fn(weights_fn: Any, min_weight: Any, *groups: Any) -> None:
@@ -102,40 +131,25 @@ def check_weights_fn(weights_fn: Any, min_weight: Any, *groups: Any) -> None:
         raise ValueError("weights_fn: takes no min_weight or groups beside it: use them inside it.")
 
 
-def check_groups(
-    groups: Any, num_groups: int | None, scores: jax.Array, axis_name: AxisName
-) -> tuple[jax.Array, int]:
-    """Returns the groups as an array ``[b]``, and their number, found if it may be left out."""
-    if groups is None:
-        raise ValueError(f"groups: got None with num_groups={num_groups}; takes [b] integers.")
-    known = not isinstance(groups, jax.core.Tracer)  # under jit, an array from outside is known
-    values = np.asarray(groups) if known else groups
-    groups = jnp.asarray(groups)
-    if groups.shape != scores.shape:
-        raise ValueError(
-            f"groups: got shape {groups.shape}; takes {scores.shape}, the group of each example."
-        )
-    if not jnp.issubdtype(groups.dtype, jnp.integer):
+def check_groups(groups: Any, scores: jax.Array) -> jax.Array:
+    """Returns the groups as integers ``[b]`` that are equal where the given ones are."""
+    if isinstance(groups, jax.core.Tracer):
+        ids, dtype = groups, groups.dtype
+    else:  # of ids that jax would cut to 32 bits, only which are the same matters
+        ids = np.asarray(groups)
+        dtype = ids.dtype
+        if jnp.issubdtype(dtype, jnp.integer):
+            ids = np.unique(ids, return_inverse=True)[1].reshape(ids.shape)
+    if not jnp.issubdtype(dtype, jnp.integer):
         raise TypeError(
-            f"groups: got dtype {groups.dtype}; takes integers in [0, num_groups), for example "
-            "from np.unique(names, return_inverse=True)."
+            f"groups: got dtype {dtype}; takes integers, for example from "
+            "np.unique(names, return_inverse=True)[1]."
         )
-    if num_groups is None:
-        if not known or axis_name is not None:
-            raise ValueError(
-                "num_groups: got None; needed with groups under jax.jit or axis_name, where their "
-                "values are not known: pass how many groups there are in all."
-            )
-        num_groups = int(values.max()) + 1
-    if not isinstance(num_groups, int | np.integer) or num_groups < 1:
-        raise ValueError(f"num_groups: got {num_groups!r}; takes an integer of at least 1.")
-    if known and not (values.min() >= 0 and values.max() < num_groups):
+    if ids.shape != scores.shape:
         raise ValueError(
-            f"groups: got values from {values.min()} to {values.max()}; takes "
-            f"integers in [0, {num_groups})."
+            f"groups: got shape {ids.shape}; takes {scores.shape}, the group of each example."
         )
-    # num_groups may not fit into a narrow dtype such as uint8.
-    return groups.astype(jnp.int32) if groups.dtype.itemsize < 4 else groups, int(num_groups)
+    return jnp.asarray(ids)
 
 
 def check_aux(result: Any) -> tuple[Any, Any]:

@@ -34,6 +34,7 @@ class ReweightAux(NamedTuple):
     aux: Any
 
 
+@_validate.renamed(num_groups=None)
 def reweighted_value_and_grad(
     per_example_loss_fn: LossFn,
     clean_loss_fn: LossFn,
@@ -44,7 +45,6 @@ def reweighted_value_and_grad(
     has_aux: bool = False,
     min_weight: ArrayLike = 0.0,
     groups: ArrayLike | Callable[[Any], ArrayLike] | None = None,
-    num_groups: int | None = None,
     weights_fn: Callable[[jax.Array, jax.Array], jax.Array] | None = None,
     micro_batch_size: int | None = None,
     axis_name: AxisName = None,
@@ -72,9 +72,9 @@ def reweighted_value_and_grad(
       min_weight: the least rectified score (see ``example_weights``).
       groups: ``[b]`` integers, or a function ``batch -> [b]``: the examples of a group share a
         weight (see ``example_weights``).
-      num_groups: number of groups.
-      weights_fn: ``(scores, losses) -> [b]``, weights of at least 0 in place of
-        ``example_weights``, whose options are then refused; with ``axis_name`` of this part.
+      weights_fn: ``(scores, losses) -> [b]``, weights in place of ``example_weights``, whose
+        options are then refused; with ``axis_name`` of this part. A weight that is negative or not
+        finite counts as zero, and the example's score in ``aux`` becomes NaN.
       micro_batch_size: how many examples to compute at a time, to hold fewer activations; must
         divide b and m. The scores of all parts are normalised together, so the result is that of
         the whole batch unless losses depend on each other. Arrays have the examples as first axis;
@@ -100,7 +100,7 @@ def reweighted_value_and_grad(
     [0.2 0.8 0. ] 0.85 -3.4
     """
     _validate.check_options(inner, mode, min_weight)
-    _validate.check_weights_fn(weights_fn, min_weight, groups, num_groups)
+    _validate.check_weights_fn(weights_fn, min_weight, groups)
     if micro_batch_size is not None:
         per_example_loss_fn, clean_loss_fn = in_micro_batches(
             per_example_loss_fn, clean_loss_fn, micro_batch_size, has_aux=has_aux
@@ -129,15 +129,15 @@ def reweighted_value_and_grad(
             losses_fn, lambda params: clean_loss_fn(params, clean_batch), params, lookahead
         )
         if weights_fn is not None:
-            weights = _validate.check_weights(
-                "weights_fn's result", weights_fn(*scored[:2]), scored[1]
+            scores, losses, *rest = scored
+            weights, scores = _validate.check_weights(
+                "weights_fn's result", weights_fn(scores, losses), losses, scores
             )
-            return reweighted(scored, weights, axis_name)
+            return reweighted((scores, losses, *rest), weights, axis_name)
         weights = example_weights(
             scored[0],
             min_weight=min_weight,
             groups=groups(batch) if callable(groups) else groups,
-            num_groups=num_groups,
             axis_name=axis_name,
         )
         return reweighted(scored, weights, axis_name)
@@ -157,7 +157,11 @@ def reweighted(
 def weighted_sum(
     weights: jax.Array, losses: jax.Array, pullback: Pullback, axis_name: AxisName
 ) -> tuple[jax.Array, optax.Updates]:
-    """The weighted sum of the losses and, by their ``pullback``, its gradient."""
+    """The weighted sum of the losses and, by their ``pullback``, its gradient.
+
+    The weights are constants, so a derivative of the sum is the returned gradient.
+    """
+    weights = jax.lax.stop_gradient(weights)
     (grads,) = pullback(weights.astype(losses.dtype))
     loss = jnp.sum(jnp.where(weights > 0, weights * losses.astype(weights.dtype), 0))
     return (loss, grads) if axis_name is None else jax.lax.psum((loss, grads), axis_name)

@@ -16,6 +16,7 @@ from collections.abc import Callable
 from typing import Any, Protocol
 
 import jax
+import jax.numpy as jnp
 import optax
 
 from l2rw_jax import _validate
@@ -128,7 +129,9 @@ def learned_value_and_grad(
 
         losses, jvp, aux = jax.linearize(losses_fn, params, has_aux=True)
         weights, weights_pullback = jax.vjp(lambda phi: weight_fn(phi, losses, batch), phi)
-        weights = _validate.check_weights("weight_fn's result", weights, losses)
+        weights, valid = _validate.check_weights(
+            "weight_fn's result", weights, losses, jnp.zeros_like(losses)
+        )
         pullback = jax.linear_transpose(jvp, params)
         loss, grads = weighted_sum(weights, losses, pullback, axis_name)
 
@@ -140,7 +143,7 @@ def learned_value_and_grad(
         (phi_grads,) = weights_pullback(slopes.astype(weights.dtype))
         if axis_name is not None:
             phi_grads = jax.lax.psum(phi_grads, axis_name)
-        aux = ReweightAux(weights, -slopes, losses, clean_loss, aux)
+        aux = ReweightAux(weights, valid - slopes, losses, clean_loss, aux)
         return (loss, aux), (grads, phi_grads)
 
     return value_and_grad

@@ -2,18 +2,19 @@
 
 import jax
 import jax.numpy as jnp
+from jax.sharding import AxisType, PartitionSpec
 from jax.typing import ArrayLike
 
 from l2rw_jax import _validate
 from l2rw_jax._types import AxisName, at_least_float32
 
 
+@_validate.renamed(num_groups=None)
 def example_weights(
     scores: ArrayLike,
     *,
     min_weight: ArrayLike = 0.0,
     groups: ArrayLike | None = None,
-    num_groups: int | None = None,
     axis_name: AxisName = None,
 ) -> jax.Array:
     r"""Rectifies and normalises scores into example weights that sum to one.
@@ -28,9 +29,10 @@ def example_weights(
     Args:
       scores: ``[b]`` floating, the scores :math:`u_i` (see ``example_scores``).
       min_weight: the least rectified score, at least 0, in the unit of the scores; 0 is the paper.
-      groups: ``[b]`` integers in ``[0, num_groups)``: the source, annotator or class of each
-        example. A group outside that range has weight zero.
-      num_groups: number of groups. Required with ``groups`` under ``jax.jit`` or ``axis_name``.
+        Where its value is traced, it cannot be refused: below 0 and NaN count as 0, infinity as
+        the largest float.
+      groups: ``[b]`` integers of any size: the source, annotator or class of each example. They
+        are compared with each other, which takes ``b`` times ``b`` comparisons.
       axis_name: mapped axis (or a tuple of them) that divides the batch; the weights of all its
         parts together sum to one.
 
@@ -39,7 +41,7 @@ def example_weights(
 
     Raises:
       ValueError: ``scores`` is not ``[b]`` or is empty, ``min_weight`` is negative, ``groups`` does
-        not fit the scores, ``num_groups`` is missing, or ``axis_name`` is not a mapped axis.
+        not fit the scores, or ``axis_name`` is not a mapped axis.
       TypeError: ``scores`` is not floating or ``groups`` not integer.
 
     >>> import jax.numpy as jnp
@@ -55,33 +57,42 @@ def example_weights(
     scores = _validate.check_per_example("scores", jnp.asarray(scores))
     finite = jnp.isfinite(scores)
     values = at_least_float32(jnp.where(finite, scores, 0))
-    least = jnp.asarray(min_weight, values.dtype)
-    known = finite
-    if groups is not None or num_groups is not None:
-        groups, num_groups = _validate.check_groups(groups, num_groups, scores, axis_name)
+    least = jnp.nan_to_num(jnp.asarray(min_weight, values.dtype))
+    least = jnp.maximum(least, 0)
+    if groups is not None:
         # A mean over the batch in place of the sum cannot overflow, and the factor cancels.
         size = scores.size if axis_name is None else scores.size * jax.lax.axis_size(axis_name)
-        values = _group_sums(values / size, groups, num_groups, axis_name)
+        values = _group_sums(values / size, _validate.check_groups(groups, scores), axis_name)
         least = least / size
-        known &= (groups >= 0) & (groups < num_groups)
-    rectified = jnp.where(known, jnp.maximum(values, least), 0)
+    rectified = jnp.where(finite, jnp.maximum(values, least), 0)
     largest = jnp.max(rectified)
     if axis_name is not None:
         largest = jax.lax.pmax(largest, axis_name)
-    rectified = rectified / jnp.where(largest > 0, largest, 1)  # or huge scores' sum would overflow
+    # Divided by the largest, or huge scores' sum would overflow. Compilers divide by multiplying
+    # with the reciprocal: it must be no subnormal number, which processors take for zero.
+    scale = jnp.where(largest > 1, 2.0**-8, 2.0**8).astype(values.dtype)
+    rectified = rectified * scale / jnp.where(largest > 0, largest * scale, 1)
     total = jnp.sum(rectified)
     if axis_name is not None:
         total = jax.lax.psum(total, axis_name)
     return rectified / jnp.where(total > 0, total, 1)
 
 
-def _group_sums(
-    values: jax.Array, groups: jax.Array, num_groups: int, axis_name: AxisName
-) -> jax.Array:
+def _group_sums(values: jax.Array, groups: jax.Array, axis_name: AxisName) -> jax.Array:
     """The sum of ``values`` in each example's own group, ``[b]``."""
     # A masked sum: a scatter would need to be told its sharding on an explicit mesh.
-    member = groups[:, None] == jnp.arange(num_groups, dtype=groups.dtype)[None, :]
-    sums = jnp.sum(jnp.where(member, values[:, None], 0), axis=0)
+    everyone = _replicated((groups, values))
     if axis_name is not None:
-        sums = jax.lax.psum(sums, axis_name)
-    return jnp.sum(jnp.where(member, sums[None, :], 0), axis=1)
+        everyone = jax.lax.all_gather(everyone, axis_name, tiled=True)
+    member = groups[:, None] == everyone[0][None, :]
+    return jnp.sum(jnp.where(member, everyone[1][None, :], 0), axis=1)
+
+
+def _replicated(arrays: tuple[jax.Array, ...]) -> tuple[jax.Array, ...]:
+    """The arrays ``[b]``, whole on every device of an explicit mesh; elsewhere the compiler does it."""
+
+    def whole(x: jax.Array) -> jax.Array:
+        explicit = AxisType.Explicit in jax.typeof(x).sharding.mesh.axis_types
+        return jax.reshard(x, PartitionSpec(None)) if explicit else x
+
+    return tuple(map(whole, arrays))
