@@ -1,4 +1,4 @@
-"""The parameters that move in the look-ahead, apart from those that do not."""
+"""Splits the parameters that move in the look-ahead from those that are fixed."""
 
 from collections.abc import Callable
 from typing import Any
@@ -8,15 +8,15 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from l2rw_jax._types import LookaheadMask
+from l2rw_jax._types import Mask
 
 Pick = Callable[[Any], list[jax.Array]]
 Put = Callable[[Any, list[jax.Array]], Any]
 
 
-def partition(params: optax.Params, mask: LookaheadMask) -> tuple[Pick, Put]:
+def partition(params: optax.Params, mask: Mask) -> tuple[Pick, Put]:
     """``pick(tree)``, the leaves that move in the look-ahead, and ``put(tree, leaves)``, back."""
-    flags = lookahead_flags(mask, params)
+    flags = moving_flags(mask, params)
 
     def pick(tree: Any) -> list[jax.Array]:
         return [x for x, flag in zip(jax.tree.leaves(tree), flags, strict=True) if flag]
@@ -30,7 +30,7 @@ def partition(params: optax.Params, mask: LookaheadMask) -> tuple[Pick, Put]:
     return pick, put
 
 
-def lookahead_flags(mask: LookaheadMask, params: optax.Params) -> list[bool]:
+def moving_flags(mask: Mask, params: optax.Params) -> list[bool]:
     """For each leaf of the parameters, whether it moves in the look-ahead."""
     if mask is None:
         return [True] * len(jax.tree.leaves(params))
@@ -40,16 +40,16 @@ def lookahead_flags(mask: LookaheadMask, params: optax.Params) -> list[bool]:
         flags = jax.tree.leaves(jax.tree.broadcast(mask, params))
     except ValueError as error:
         raise ValueError(
-            f"lookahead_mask: got {jax.tree.structure(mask)}, which is no prefix of the parameters "
+            f"mask: got {jax.tree.structure(mask)}, which is no prefix of the parameters "
             f"{jax.tree.structure(params)}; takes a pytree of bools with their structure or a "
             "prefix of it, or a function of the parameters that returns one."
         ) from error
     if not all(isinstance(flag, bool | np.bool_) for flag in flags):
         kinds = sorted({type(f).__name__ for f in flags if not isinstance(f, bool | np.bool_)})
-        raise TypeError(f"lookahead_mask: got leaves of {', '.join(kinds)}; takes Python bools.")
+        raise TypeError(f"mask: got leaves of {', '.join(kinds)}; takes Python bools.")
     if not any(flags):
         raise ValueError(
-            "lookahead_mask: got no True, so nothing would move and every score would be zero; "
+            "mask: got no True, so nothing would move and every score would be zero; "
             "takes at least one True."
         )
     return flags

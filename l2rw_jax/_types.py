@@ -8,15 +8,15 @@ import jax.numpy as jnp
 import optax
 
 AxisName = str | tuple[str, ...] | None
-LookaheadMask = Any  # a pytree of bools, a prefix of one, or a function of the parameters
+Mask = Any  # a pytree of bools, a prefix of one, or a function of the parameters
 Losses = Callable[[optax.Params], jax.Array]  # params -> [b]
-CleanLoss = Callable[[optax.Params], jax.Array]  # params -> []
+CleanLosses = Callable[[optax.Params], jax.Array]  # params -> [m], or [], their mean
 LossesAndAux = Callable[[optax.Params], tuple[jax.Array, Any]]
 Pullback = Callable[[jax.Array], tuple[optax.Updates]]  # [b] -> (gradient,)
 
 
 class LossFn(Protocol):
-    """A loss of a batch: ``[b]`` per example (and aux with ``has_aux``), or ``[]`` the mean."""
+    """A batch's losses ``[b]`` (and aux with ``has_aux``); of a clean batch also ``[]``, the mean."""
 
     def __call__(self, params: optax.Params, batch: Any, /) -> Any:
         """Returns the loss."""
@@ -31,7 +31,7 @@ class ValueAndGrad(Protocol):
         batch: Any,
         clean_batch: Any,
         *,
-        inner_state: optax.OptState | None = None,
+        lookahead_state: optax.OptState | None = None,
     ) -> tuple[tuple[jax.Array, Any], optax.Updates]:
         """Returns ``((loss, ReweightAux), grads)``."""
 

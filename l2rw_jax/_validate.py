@@ -12,8 +12,8 @@ import optax
 from jax.typing import ArrayLike
 
 from l2rw_jax._partition import check_params as check_params  # with the other checks
-from l2rw_jax._partition import lookahead_flags
-from l2rw_jax._types import AxisName, LookaheadMask
+from l2rw_jax._partition import moving_flags
+from l2rw_jax._types import AxisName, LossesAndAux, Mask
 
 MODES = ("forward", "reverse", "finite_difference")
 
@@ -28,7 +28,7 @@ def renamed(**names: str | None) -> Callable[[F], F]:
         def wrapped(*args: Any, **kwargs: Any) -> Any:
             for old in names.keys() & kwargs.keys():
                 if names[old] is not None:
-                    raise TypeError(f"{old}: renamed in version 0.3.0; pass it as {names[old]}.")
+                    raise TypeError(f"{old}: moved in version 0.3.0; pass it as {names[old]}.")
                 warnings.warn(f"{old}: not needed since version 0.3.0; leave it out.", stacklevel=2)
                 del kwargs[old]
             return function(*args, **kwargs)
@@ -38,16 +38,26 @@ def renamed(**names: str | None) -> Callable[[F], F]:
     return decorate
 
 
-def check_options(inner: Any, mode: str, min_weight: ArrayLike = 0.0) -> None:
+def check_options(lookahead: Any, mode: str, min_weight: ArrayLike = 0.0) -> None:
     """Raises unless the look-ahead optimizer, the mode and the least weight are usable."""
-    if inner is not None and not isinstance(inner, optax.GradientTransformation):
+    if lookahead is not None and not isinstance(lookahead, optax.GradientTransformation):
         raise TypeError(
-            f"inner: got {type(inner).__name__}; takes an optax.GradientTransformation, for "
+            f"lookahead: got {type(lookahead).__name__}; takes an optax.GradientTransformation, for "
             "example optax.sgd(0.1, momentum=0.9), or None for plain SGD."
         )
     if mode not in MODES:
         raise ValueError(f"mode: got {mode!r}; takes one of {', '.join(map(repr, MODES))}.")
     check_min_weight(min_weight)
+
+
+def check_weighting(weighting: Any) -> None:
+    """Raises unless it is a weighting."""
+    if not hasattr(weighting, "value_and_grad") or isinstance(weighting, type):
+        got = getattr(weighting, "__name__", type(weighting).__name__)
+        raise TypeError(
+            f"weighting: got {got}; takes l2rw(), evidence(), learned(...) or by_loss(...): the "
+            "object, with its parentheses."
+        )
 
 
 def check_min_weight(min_weight: ArrayLike) -> None:
@@ -104,31 +114,58 @@ def check_per_example(argument: str, values: Any) -> jax.Array:
     return checked
 
 
-def check_weights(
-    argument: str, weights: Any, losses: jax.Array, scores: jax.Array
-) -> tuple[jax.Array, jax.Array]:
-    """Returns weights ``[b]`` of at least 0, and scores that are NaN where a weight was refused.
+def checked(losses_fn: LossesAndAux) -> LossesAndAux:
+    """The losses' function, which raises unless they are floating and of shape ``[b]``."""
 
-    A negative weight, or one that is not finite, counts as zero: under ``jax.jit`` the values
-    cannot be refused.
-    """
-    checked = check_per_example(argument, weights)
-    if checked.shape != losses.shape:
+    def checked_losses_fn(params: optax.Params) -> tuple[jax.Array, Any]:
+        losses, aux = losses_fn(params)
+        return check_per_example("per_example_loss_fn's result", losses), aux
+
+    return checked_losses_fn
+
+
+def check_weights(argument: str, weights: Any, losses: jax.Array) -> jax.Array:
+    """Returns ``weights`` if it is a floating array with a weight for each loss."""
+    weights = check_per_example(argument, weights)
+    if weights.shape != losses.shape:
         raise ValueError(
-            f"{argument}: got shape {checked.shape}; takes {losses.shape}, a weight for each loss."
+            f"{argument}: got shape {weights.shape}; takes {losses.shape}, a weight for each loss."
         )
-    usable = jnp.isfinite(checked) & (checked >= 0)
-    return jnp.where(usable, checked, 0), jnp.where(usable, scores, jnp.nan)
+    return weights
 
 
-def check_weights_fn(weights_fn: Any, min_weight: Any, *groups: Any) -> None:
-    """Raises unless ``weights_fn`` is None, or a function without the options that it replaces."""
-    if weights_fn is None:
-        return
-    if not callable(weights_fn):
-        raise TypeError(f"weights_fn: got {type(weights_fn).__name__}; takes a function or None.")
-    if any(x is not None for x in groups) or not isinstance(min_weight, float) or min_weight:
-        raise ValueError("weights_fn: takes no min_weight or groups beside it: use them inside it.")
+def mean_clean_loss(value: Any) -> jax.Array:
+    """The mean of what ``clean_loss_fn`` returned, ``[m]`` or ``[]``."""
+    floating = hasattr(value, "dtype") and jnp.issubdtype(value.dtype, jnp.floating)
+    if not floating or value.ndim > 1 or value.shape == (0,):
+        got = f"shape {value.shape}, {value.dtype}" if hasattr(value, "dtype") else type(value)
+        raise ValueError(
+            f"clean_loss_fn's result: got {got}; takes floating losses of shape [m], one a clean "
+            "example, or their mean, of shape []."
+        )
+    mean: jax.Array = value if value.ndim == 0 else value.mean()
+    return mean
+
+
+def check_clean_losses(value: Any) -> jax.Array:
+    """What ``clean_loss_fn`` returned, if it is a loss for each clean example, ``[m]``."""
+    if mean_clean_loss(value) is value:
+        raise ValueError(
+            "clean_loss_fn's result: got shape (), a mean; evidence() takes one loss a clean "
+            "example, of shape [m]: don't average over the clean batch."
+        )
+    losses: jax.Array = value
+    return losses
+
+
+def check_pair(params: Any) -> tuple[Any, Any]:
+    """The network's parameters and the weighting's, which ``learned`` takes as a pair."""
+    if not isinstance(params, tuple) or len(params) != 2:
+        raise TypeError(
+            f"params: got {type(params).__name__}; learned() takes a tuple (params, phi) of the "
+            "network's parameters and the weighting's."
+        )
+    return params
 
 
 def check_groups(groups: Any, scores: jax.Array) -> jax.Array:
@@ -162,26 +199,13 @@ def check_aux(result: Any) -> tuple[Any, Any]:
     return result
 
 
-def check_scalar(argument: str, value: Any) -> jax.Array:
-    """Returns ``value`` if it is a floating scalar."""
-    if getattr(value, "shape", None) != () or not jnp.issubdtype(value.dtype, jnp.floating):
-        got = f"shape {value.shape}, {value.dtype}" if hasattr(value, "shape") else type(value)
-        raise ValueError(
-            f"{argument}: got {got}; takes a floating scalar, the mean loss over the clean batch."
-        )
-    checked: jax.Array = value
-    return checked
-
-
-def check_loss_functions(per_example_loss_fn: Any, clean_loss_fn: Any, extra_args: Any) -> None:
-    """Raises unless ``reweight``'s update was given both loss functions, by their present names."""
-    if "val_loss_fn" in extra_args:
-        raise TypeError("val_loss_fn: renamed in version 0.2.0; pass it as clean_loss_fn.")
-    for name, fn in (
-        ("per_example_loss_fn", per_example_loss_fn),
-        ("clean_loss_fn", clean_loss_fn),
+def check_loss_functions(per_example_loss_fn: Any, clean_loss_fn: Any, needs_clean: bool) -> None:
+    """Raises unless ``reweight``'s update was given the loss functions that its weighting needs."""
+    for name, fn, needed in (
+        ("per_example_loss_fn", per_example_loss_fn, True),
+        ("clean_loss_fn", clean_loss_fn, needs_clean),
     ):
-        if not callable(fn):
+        if needed and not callable(fn):
             got = "nothing" if fn is None else type(fn).__name__
             raise TypeError(
                 f"{name}: got {got}; reweight's update takes it as a keyword, a function of the "
@@ -198,100 +222,93 @@ def check_not_empty(argument: str, batch: Any) -> None:
             raise ValueError(f"{where}: got shape {np.shape(leaf)}; takes at least one example.")
 
 
-def resolve_inner(
-    inner: optax.GradientTransformation | None,
-    inner_state: optax.OptState | None,
+def resolve_lookahead(
+    lookahead: optax.GradientTransformation | None,
+    lookahead_state: optax.OptState | None,
     params: optax.Params,
 ) -> tuple[optax.GradientTransformation, optax.OptState]:
     """Returns the look-ahead optimizer and its state, which only one without arrays may lack."""
-    if inner is None:
-        if inner_state is not None:
+    if lookahead is None:
+        if jax.tree.leaves(lookahead_state):
             raise ValueError(
-                f"inner_state: got {type(inner_state).__name__}, but inner is None, which keeps no "
-                "state; pass inner, the optimizer that this is the state of, or leave it out."
+                f"lookahead_state: got {type(lookahead_state).__name__}, but lookahead is None, "
+                "which keeps no state; pass lookahead, the optimizer that this is the state of, or "
+                "leave it out."
             )
-        inner = optax.scale(-1.0)  # plain SGD: its rate cancels in the weights
-    if inner_state is None:
-        if jax.tree.leaves(jax.eval_shape(inner.init, params)):
+        return optax.scale(-1.0), optax.ScaleState()  # plain SGD: its rate cancels in the weights
+    if lookahead_state is None:
+        if jax.tree.leaves(jax.eval_shape(lookahead.init, params)):
             raise ValueError(
-                "inner_state: got None, but this inner optimizer keeps a state; pass the state "
-                "that follows the training, at the start inner.init(params)."
+                "lookahead_state: got None, but this look-ahead optimizer keeps a state; pass the "
+                "state that follows the training, at the start lookahead.init(params)."
             )
-        inner_state = inner.init(params)
-    return inner, inner_state
+        lookahead_state = lookahead.init(params)
+    return lookahead, lookahead_state
 
 
 def check_derivative(
-    inner: optax.GradientTransformation | None,
-    inner_state: optax.OptState,
-    params: optax.Params,
-    lookahead_mask: LookaheadMask = None,
+    lookahead: optax.GradientTransformation | None, params: optax.Params, mask: Mask = None
 ) -> None:
-    """Refuses an inner optimizer whose update has no usable derivative at gradient zero.
+    """Refuses a look-ahead optimizer whose first update has no usable derivative at gradient zero.
 
-    Tried in a random direction at the values given. Where these are traced, as under ``jax.jit``,
-    it is tried at a fresh state of stand-ins for the parameters.
+    Tried in a random direction at stand-ins for the parameters, once for each of their shapes.
     """
-    if inner is None:
+    if lookahead is None:
         return
-    flags = lookahead_flags(lookahead_mask, params)
+    leaves, structure = jax.tree.flatten(params)
+    shapes = tuple((jnp.shape(x), jnp.result_type(x)) for x in leaves)
+    try:
+        problem = _derivative_problem(lookahead, structure, shapes, (*moving_flags(mask, params),))
+    except _MadeOfTracedValuesError:
+        return
+    if problem:
+        raise ValueError(
+            f"lookahead: the derivative of its first update at gradient zero {problem}; use "
+            "lookahead=None (plain SGD looks ahead; any optimizer may follow in the chain) or an "
+            "optimizer with a derivative there: sgd with a rate above zero, rmsprop, adagrad, adam "
+            "with eps_root > 0."
+        )
+
+
+class _MadeOfTracedValuesError(Exception):
+    """The optimizer was made of traced values, a learning rate say: nothing is known of it."""
+
+
+@functools.lru_cache(maxsize=256)
+def _derivative_problem(
+    lookahead: optax.GradientTransformation,
+    structure: Any,
+    shapes: tuple[tuple[tuple[int, ...], Any], ...],
+    flags: tuple[bool, ...],
+) -> str | None:
+    """What is wrong with the derivative of the first update at gradient zero, if anything is."""
+
+    def pulled_back(params: optax.Params) -> optax.Updates:
+        state, zeros = lookahead.init(params), optax.tree.zeros_like(params)
+        _, pullback = jax.vjp(lambda grads: lookahead.update(grads, state, params)[0], zeros)
+        return pullback(optax.tree.random_like(jax.random.key(0), zeros))[0]
+
     # Outside of any mesh: inside shard_map, arrays made here would have to be of its mesh.
     nowhere = jax.sharding.use_abstract_mesh(jax.sharding.AbstractMesh((), ()))
     with jax.ensure_compile_time_eval(), nowhere:
+        params = jax.tree.unflatten(structure, [_stand_in(*each) for each in shapes])
         try:
-            result = _derivative(inner, *_known(inner, inner_state, params))
+            result = jax.jit(pulled_back)(params)
         except TypeError as error:
-            asks = "missing" in str(error) and "argument" in str(error)
-            problem = "takes more than gradients, state and parameters" if asks else "failed"
-            raise ValueError(
-                f"inner: its update {problem} ({error}); use inner=None (plain SGD looks ahead; "
-                "any optimizer may follow in the chain)."
-            ) from error
-        leaves = [x for x, flag in zip(jax.tree.leaves(result), flags, strict=True) if flag]
-        if any(isinstance(x, jax.core.Tracer) for x in leaves):
-            return  # the optimizer itself was made of traced values, a learning rate say
-        if not all(bool(jnp.all(jnp.isfinite(x))) for x in leaves):
-            problem = "is not finite"
-        elif not any(bool(jnp.any(x)) for x in leaves):
-            problem = "vanishes, so every score would be zero"
-        else:
-            return
-    if any(isinstance(x, jax.core.Tracer) for x in jax.tree.leaves((inner_state, params))):
-        problem += " (at a fresh state: under a trace such as jax.jit, values are not known)"
-    raise ValueError(
-        f"inner: the derivative of its first update at gradient zero {problem}; use inner=None "
-        "(plain SGD looks ahead; any optimizer may follow in the chain) or an optimizer with a "
-        "derivative there: sgd with a rate above zero, rmsprop, adagrad, adam with eps_root > 0."
-    )
+            return f"cannot be taken (its update failed: {error})"
+        moving = [x for x, flag in zip(jax.tree.leaves(result), flags, strict=True) if flag]
+        if any(isinstance(x, jax.core.Tracer) for x in moving):
+            raise _MadeOfTracedValuesError
+        if not all(bool(jnp.all(jnp.isfinite(x))) for x in moving):
+            return "is not finite"
+        if not any(bool(jnp.any(x)) for x in moving):
+            return "vanishes, so every score would be zero"
+    return None
 
 
-@functools.partial(jax.jit, static_argnums=0)
-def _derivative(
-    inner: optax.GradientTransformation, inner_state: optax.OptState, params: optax.Params
-) -> optax.Updates:
-    """The derivative of the update by the gradient at zero, transposed, in a random direction."""
-    zeros = optax.tree.zeros_like(params)
-    _, pullback = jax.vjp(lambda grads: inner.update(grads, inner_state, params)[0], zeros)
-    return pullback(optax.tree.random_like(jax.random.key(0), zeros))[0]
-
-
-def _known(
-    inner: optax.GradientTransformation, inner_state: optax.OptState, params: optax.Params
-) -> tuple[optax.OptState, optax.Params]:
-    """The state and parameters, or stand-ins of the same shapes for those that are traced."""
-    state_leaves, leaves = jax.tree.leaves(inner_state), jax.tree.leaves(params)
-    if not any(isinstance(x, jax.core.Tracer) for x in (*state_leaves, *leaves)):
-        return inner_state, params
-    if state_leaves and not any(isinstance(x, jax.core.Tracer) for x in state_leaves):
-        return inner_state, jax.tree.map(_stand_in, params)
-    params = jax.tree.map(lambda x: _stand_in(x, max_size=1 << 20), params)
-    return inner.init(params), params
-
-
-def _stand_in(array: jax.Array, max_size: int | None = None) -> jax.Array:
-    """Random numbers of the array's shape and dtype; a larger one is cut to 16 on each axis."""
-    shape = jnp.shape(array)
-    if max_size is not None and np.prod(shape) > max_size:  # the check must not need a second model
+def _stand_in(shape: tuple[int, ...], dtype: Any) -> jax.Array:
+    """Random numbers; a large array is cut to 16 on each axis: the check needs no second model."""
+    if np.prod(shape) > 1 << 20:
         shape = tuple(min(n, 16) for n in shape)
     numbers = np.random.default_rng(0).normal(size=1021)  # repeated, as many are slow to draw
-    return jnp.asarray(np.resize(numbers, shape), jnp.result_type(array))
+    return jnp.asarray(np.resize(numbers, shape), dtype)

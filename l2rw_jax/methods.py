@@ -1,20 +1,7 @@
-"""The methods that the paper compares, behind one signature.
+"""The methods of the comparison, each an entry: a weighting, a loss, how batches are drawn.
 
-A ``Method`` says how to weight a batch, by which loss to train and how to draw the batch;
-``METHODS`` names them all, and the trainer knows nothing else of them. Its ``value_and_grad`` is
-``make(per_example_loss_fn, clean_loss_fn, *, rng, axis_name=None)`` and returns
-``fn(params, batch, clean_batch) -> ((loss, ReweightAux), grads)``:
-
-- ``per_example_loss_fn`` is ``(params, batch) -> ([b], aux)``, ``clean_loss_fn`` is
-  ``(params, clean_batch) -> []``, ``rng`` a key for this step.
-- ``batch`` is a dict with ``image``, ``label``, and the classes' counts ``[K]`` among the training
-  labels as they are (``label_counts``) and as they were before corruption (``true_counts``).
-- A method with ``init_weighting`` has its phi under ``weighting`` in ``params``, a dict, and asks
-  for the look-ahead's ``learning_rate`` in the batch, ``[]``.
-- ``aux`` is a dict with ``logits``, which ``clean_only`` and ``evidence`` ask for, and for
-  ``evidence`` ``features``, what the last layer sees.
-- A method that does not look at the clean loss leaves NaN for it, and its scores are its weights.
-- With ``axis_name`` the result is the whole batch's on one device, whatever the method.
+``METHODS`` names them all, and the trainer knows nothing else of them. The losses see a batch of
+``image`` and ``label``.
 """
 
 import difflib
@@ -27,37 +14,35 @@ import jax.numpy as jnp
 import optax
 
 from l2rw_jax import losses
-from l2rw_jax._learned_weightings import groups, init_mwnet, learned, mwnet
-from l2rw_jax._passes import vary
-from l2rw_jax._types import AxisName, LossFn
-from l2rw_jax._weightings import (
-    BatchValueAndGrad,
-    MakeValueAndGrad,
-    batch_size,
-    by,
-    equal,
-    hard_mining,
-    inverse_loss,
-    kept,
-    proportion,
-    random,
-    weighted,
-)
-from l2rw_jax.evidence import evidence_weights
-from l2rw_jax.gradients import ReweightAux, reweighted_value_and_grad, weighted_sum
+from l2rw_jax.weightings import Weighting, by_loss, evidence, l2rw, learned
 from l2rw_jax.weights import example_weights
 
-WEIGHTINGS = ("proportional", "sign", "relative")  # of l2rw, see score_weights
+
+class StepInfo(NamedTuple):
+    """What a step knows beside its batches.
+
+    Attributes:
+      rng: a key for this step, the same on all devices.
+      learning_rate: the current rate.  # shape=()
+      label_counts: training examples by label.  # shape=(K,)
+      true_counts: training examples by class before corruption.  # shape=(K,)
+    """
+
+    rng: jax.Array
+    learning_rate: jax.Array
+    label_counts: jax.Array
+    true_counts: jax.Array
 
 
 class Method(NamedTuple):
     """How a method of training weights a batch, computes its loss and draws it.
 
     Attributes:
-      value_and_grad: makes the function for a batch's loss and gradient.
+      weighting: makes a step's weighting.
       loss: ``(logits, labels) -> [b]``, the training loss; that of the clean batch and of every
         evaluation is cross-entropy.
       balanced: whether batches are drawn equally from every class.
+      on_clean: whether the clean batch is trained on, in place of the training batch.
       transition: S-Model's initial label transition, ``"identity"`` or ``"confusion"``; ``""`` for
         no such layer.
       needs: what it needs beside labels: ``"clean"``, the trusted examples, or ``"truth"``, the
@@ -66,172 +51,159 @@ class Method(NamedTuple):
         None where nothing is learned.
     """
 
-    value_and_grad: MakeValueAndGrad
+    weighting: Callable[[StepInfo], Weighting]
     loss: Callable[[jax.Array, jax.Array], jax.Array] = losses.cross_entropy
     balanced: bool = False
+    on_clean: bool = False
     transition: str = ""
     needs: str = ""
     init_weighting: Callable[[jax.Array, int], Any] | None = None
 
 
-def l2rw(
-    per_example_loss_fn: LossFn,
-    clean_loss_fn: LossFn,
-    *,
-    rng: jax.Array,
-    axis_name: AxisName = None,
-    inner_state: optax.OptState = None,
-    weighting: str = "proportional",
-    min_weight: float = 0.0,
-    equal_share: float = 0.0,
-    **options: Any,
-) -> BatchValueAndGrad:
-    """Weights by the clean batch's meta-gradient: the paper's method.
+# Weights by the losses and the batch, ``(losses [b], batch) -> [b]``.
 
-    ``weighting``, ``min_weight`` and ``equal_share`` are those of ``score_weights``, ``options``
-    those of ``reweighted_value_and_grad``: inner, mode, lookahead_mask; ``inner_state`` is the
-    inner optimizer's. Where the batch has ``scored``, ``[]`` bool, and it is false, the examples
-    keep their weights, ``kept_weight`` ``[b]``: such a step costs what a plain one does.
+
+def equal(losses: jax.Array, batch: Any) -> jax.Array:
+    """Equal weights: ordinary training on the mean loss."""
+    del batch
+    return jnp.ones_like(losses) / len(losses)
+
+
+def random(losses: jax.Array, batch: Any, *, rng: jax.Array) -> jax.Array:
+    r"""Rectified Gaussian weights, :math:`w_i = \max(z_i, 0) / \sum_j \max(z_j, 0)`."""
+    del batch
+    return example_weights(jax.random.normal(rng, losses.shape, losses.dtype))
+
+
+def by_ratio(losses: jax.Array, batch: Any, *, ratio: jax.Array) -> jax.Array:
+    r"""Weights by a ratio of the label's class, :math:`w_i = r_{y_i} / b`.
+
+    They sum to one on average, not in each batch. Normalised in each, the majority would get all
+    the weight of a batch that holds nothing else.
     """
-    weights_fn = functools.partial(
-        score_weights,
-        weighting=weighting,
-        min_weight=min_weight,
-        equal_share=equal_share,
-        axis_name=axis_name,
-    )
-    value_and_grad = reweighted_value_and_grad(
-        per_example_loss_fn,
-        clean_loss_fn,
-        has_aux=True,
-        weights_fn=weights_fn,
-        axis_name=axis_name,
-        **options,
-    )
-    scored = functools.partial(value_and_grad, inner_state=inner_state)
-    unscored = by(kept)(per_example_loss_fn, clean_loss_fn, rng=rng, axis_name=axis_name)
-
-    def scored_or_not(
-        params: optax.Params, batch: Any, clean_batch: Any
-    ) -> tuple[tuple[jax.Array, ReweightAux], optax.Updates]:
-        if "scored" not in batch:
-            return scored(params, batch, clean_batch)
-        return jax.lax.cond(batch["scored"], scored, unscored, params, batch, clean_batch)
-
-    return scored_or_not
+    return ratio[batch["label"]].astype(losses.dtype) / len(losses)
 
 
-def score_weights(
-    scores: jax.Array,
-    losses: jax.Array,
-    *,
-    weighting: str = "proportional",
-    min_weight: float = 0.0,
-    equal_share: float = 0.0,
-    axis_name: AxisName = None,
-) -> jax.Array:
-    r"""Weights by the scores in one of three ways, mixed with equal weights.
+def proportion(info: StepInfo) -> Weighting:
+    r"""Weights by the inverse frequency of the label's class: all classes count the same.
 
-    .. math:: w_i = (1 - a) \, \frac{\max(v_i, 0)}{\sum_j \max(v_j, 0)} + \frac{a}{b}
-
-    ``weighting`` is ``"proportional"``, :math:`v_i = u_i`, the paper's; ``"sign"``, the scores'
-    signs; or ``"relative"``, :math:`v_i = u_i / (\ell_i + 0.1)`, nearly the score of the loss's
-    logarithm, so that a large loss does not count for being large. ``min_weight`` is the least
-    :math:`v_i`, ``equal_share`` is a. A score that is not finite has weight zero.
+    .. math:: r_k = n / (K n_k)
     """
-    finite = jnp.isfinite(scores)
-    if weighting == "sign":
-        scores = jnp.where(finite, jnp.sign(scores), jnp.nan)
-    elif weighting == "relative":
-        scores = scores / (losses + 0.1)
-    weights = example_weights(scores, min_weight=min_weight, axis_name=axis_name)
-    if not equal_share:
-        return weights
-    return (1 - equal_share) * weights + equal_share * finite / batch_size(losses, axis_name)
+    counts = info.label_counts
+    return by_loss(functools.partial(by_ratio, ratio=counts.sum() / (counts.size * counts)))
 
 
-def evidence(
-    per_example_loss_fn: LossFn,
-    clean_loss_fn: LossFn,
-    *,
-    rng: jax.Array,
-    axis_name: AxisName = None,
-) -> BatchValueAndGrad:
-    """Weights by the clean examples' votes, as far as they agree: see ``l2rw_jax.evidence``."""
-    del clean_loss_fn, rng
+def weighted(info: StepInfo) -> Weighting:
+    r"""Oracle weights: the true over the noisy frequency of the label's class.
 
-    def value_and_grad(
-        params: optax.Params, batch: Any, clean_batch: Any
-    ) -> tuple[tuple[jax.Array, ReweightAux], optax.Updates]:
-        losses, pullback, aux = jax.vjp(
-            lambda p: per_example_loss_fn(p, batch), vary(params, axis_name), has_aux=True
-        )
-        clean_losses, clean = per_example_loss_fn(params, clean_batch)
-        weights, scores = evidence_weights(
-            *(aux["logits"], batch["label"], aux["features"]),
-            *(clean["logits"], clean_batch["label"], clean["features"]),
-            axis_name=axis_name,
-        )
-        loss, grads = weighted_sum(weights, losses, pullback, axis_name)
-        clean_loss = clean_losses.mean()
-        if axis_name is not None:
-            clean_loss = jax.lax.pmean(clean_loss, axis_name)
-        return (loss, ReweightAux(weights, scores, losses, clean_loss, aux)), grads
+    .. math:: r_k = n^{true}_k / n^{noisy}_k
 
-    return value_and_grad
-
-
-def clean_only(
-    per_example_loss_fn: LossFn,
-    clean_loss_fn: LossFn,
-    *,
-    rng: jax.Array,
-    axis_name: AxisName = None,
-) -> BatchValueAndGrad:
-    """Trains on the clean batch alone; every weight of the training batch is zero.
-
-    ``aux`` has the training batch's logits, for the record; everything else is the clean batch's.
+    A class that the noise made three times as frequent counts for a third.
     """
-    on_clean = by(equal)(per_example_loss_fn, clean_loss_fn, rng=rng, axis_name=axis_name)
+    ratio = info.true_counts / jnp.maximum(info.label_counts, 1)
+    return by_loss(functools.partial(by_ratio, ratio=ratio))
 
-    def value_and_grad(
-        params: optax.Params, batch: Any, clean_batch: Any
-    ) -> tuple[tuple[jax.Array, ReweightAux], optax.Updates]:
-        (loss, aux), grads = on_clean(params, clean_batch, None)
-        nothing = jnp.zeros(batch["label"].shape, aux.losses.dtype)
-        _, seen = per_example_loss_fn(params, batch)
-        aux = aux._replace(weights=nothing, scores=nothing, losses=nothing, clean_loss=loss)
-        aux = aux._replace(aux=aux.aux | {"logits": seen["logits"]})
-        return (loss, aux), grads
 
-    return value_and_grad
+def hard_mining(losses: jax.Array, batch: Any, *, majority: jax.Array) -> jax.Array:
+    """Equal weights for the minority and as many of the majority: those with the highest losses.
+
+    The majority is the class with the most training labels. A batch without any other class keeps
+    one example.
+    """
+    major = batch["label"] == majority
+    order = jnp.argsort(jnp.where(major, -losses, jnp.inf))
+    place = jnp.zeros_like(order).at[order].set(jnp.arange(len(order), dtype=order.dtype))
+    chosen = ~major | (place < jnp.maximum(jnp.sum(~major), 1))
+    return example_weights(chosen.astype(losses.dtype))
+
+
+def inverse_loss(losses: jax.Array, batch: Any) -> jax.Array:
+    r"""Weights by the inverse of the loss, :math:`w_i \propto 1 / (\ell_i + 0.3)`, that sum to one.
+
+    An example with a loss that is not finite has weight zero.
+    """
+    del batch
+    # The constant was measured, on digits with uniform noise and on human label noise.
+    return example_weights(1 / (losses + 0.3))
+
+
+# Weights that are learned, ``(phi, losses [b], batch) -> [b]``, and their first phi.
+
+
+def mwnet(phi: Any, losses: jax.Array, batch: Any) -> jax.Array:
+    r"""Meta-Weight-Net (Shu et al., NeurIPS 2019): a network of the loss.
+
+    .. math:: b \, w_i = \sigma(V^\top \max(U \ell_i + c, 0) + d)
+    """
+    del batch
+    hidden, output = phi["hidden"], phi["output"]
+    activations = jax.nn.relu(losses[:, None] @ hidden["kernel"] + hidden["bias"][None])
+    logits = activations @ output["kernel"] + output["bias"][None]
+    return jax.nn.sigmoid(logits)[:, 0] / len(losses)
+
+
+def init_mwnet(key: jax.Array, num_classes: int) -> Any:
+    """The first parameters of Meta-Weight-Net's network, 1-100-1, drawn as in its authors' code."""
+    del num_classes
+    keys = jax.random.split(key, 4)
+
+    def uniform(key: jax.Array, shape: tuple[int, ...], inputs: int) -> jax.Array:
+        return jax.random.uniform(key, shape, minval=-(inputs**-0.5), maxval=inputs**-0.5)
+
+    return {
+        "hidden": {"kernel": uniform(keys[0], (1, 100), 1), "bias": uniform(keys[1], (100,), 1)},
+        "output": {"kernel": uniform(keys[2], (100, 1), 100), "bias": uniform(keys[3], (1,), 100)},
+    }
+
+
+def by_label(phi: jax.Array, losses: jax.Array, batch: Any) -> jax.Array:
+    r"""A weight for each label, :math:`b \, w_i = \sigma(\varphi_{y_i})`."""
+    return jax.nn.sigmoid(phi[batch["label"]]) / len(losses)
+
+
+def output_layer(params: optax.Params) -> Any:
+    """The mask of a network's last layer, which all models here call ``output``."""
+    return {name: name == "output" for name in params}
+
+
+def _plain(info: StepInfo) -> Weighting:
+    del info
+    return by_loss(equal)
 
 
 METHODS = {
-    "baseline": Method(by(equal)),
-    "random": Method(by(random)),
-    "clean_only": Method(clean_only, needs="clean"),
-    "l2rw": Method(l2rw, needs="clean"),
-    "evidence": Method(evidence, needs="clean"),
-    "mwnet": Method(learned(mwnet), needs="clean", init_weighting=init_mwnet),
+    "baseline": Method(_plain),
+    "random": Method(lambda info: by_loss(functools.partial(random, rng=info.rng))),
+    "clean_only": Method(_plain, on_clean=True, needs="clean"),
+    "l2rw": Method(lambda info: l2rw(), needs="clean"),
+    "evidence": Method(lambda info: evidence(output_layer), needs="clean"),
+    "mwnet": Method(
+        lambda info: learned(mwnet, lookahead=optax.sgd(info.learning_rate)),
+        needs="clean",
+        init_weighting=init_mwnet,
+    ),
     "groups": Method(
-        learned(groups),
+        lambda info: learned(by_label, lookahead=optax.sgd(info.learning_rate)),
         needs="clean",
         init_weighting=lambda key, num_classes: jnp.zeros(num_classes),
     ),
-    "proportion": Method(by(proportion)),
-    "resample": Method(by(equal), balanced=True),
-    "hard_mining": Method(by(hard_mining)),
-    "weighted": Method(by(weighted), needs="truth"),
-    "inverse_loss": Method(by(inverse_loss)),
-    "gce": Method(by(equal), functools.partial(losses.generalized_cross_entropy, q=0.7)),
-    "label_smoothing": Method(
-        by(equal), functools.partial(losses.smoothed_cross_entropy, smoothing=0.1)
+    "proportion": Method(proportion),
+    "resample": Method(_plain, balanced=True),
+    "hard_mining": Method(
+        lambda info: by_loss(
+            functools.partial(hard_mining, majority=jnp.argmax(info.label_counts))
+        )
     ),
-    "reed_soft": Method(by(equal), functools.partial(losses.reed, beta=0.95, hard=False)),
-    "reed_hard": Method(by(equal), functools.partial(losses.reed, beta=0.8, hard=True)),
-    "s_model": Method(by(equal), transition="identity"),
-    "s_model_conf": Method(by(equal), transition="confusion", needs="truth"),
+    "weighted": Method(weighted, needs="truth"),
+    "inverse_loss": Method(lambda info: by_loss(inverse_loss)),
+    "gce": Method(_plain, functools.partial(losses.generalized_cross_entropy, q=0.7)),
+    "label_smoothing": Method(
+        _plain, functools.partial(losses.smoothed_cross_entropy, smoothing=0.1)
+    ),
+    "reed_soft": Method(_plain, functools.partial(losses.reed, beta=0.95, hard=False)),
+    "reed_hard": Method(_plain, functools.partial(losses.reed, beta=0.8, hard=True)),
+    "s_model": Method(_plain, transition="identity"),
+    "s_model_conf": Method(_plain, transition="confusion", needs="truth"),
 }
 
 

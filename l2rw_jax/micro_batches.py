@@ -10,7 +10,7 @@ from l2rw_jax._types import LossFn
 
 
 def in_micro_batches(
-    per_example_loss_fn: LossFn, clean_loss_fn: LossFn, size: int, *, has_aux: bool
+    per_example_loss_fn: LossFn, clean_loss_fn: LossFn | None, size: int, *, has_aux: bool
 ) -> tuple[LossFn, LossFn]:
     """Returns the two loss functions of whole batches, computed ``size`` examples at a time.
 
@@ -24,18 +24,20 @@ def in_micro_batches(
         return jax.lax.map(jax.checkpoint(lambda x: fn(params, x), prevent_cse=False), parts)
 
     def losses(params: optax.Params, batch: Any) -> Any:
-        result = map_parts(per_example_loss_fn, params, _split("batch", batch, size))
-        if not has_aux:
-            return _join(result)
-        if not isinstance(result, tuple) or len(result) != 2:
-            return result  # refused by the caller, with the reason
-        return _join(result[0]), result[1]
+        parts = _split("batch", batch, size)
+        result = map_parts(per_example_loss_fn, params, parts)
+        if not has_aux or not isinstance(result, tuple) or len(result) != 2:
+            return _join_losses(result)  # if a pair is missing, the caller says so
+        rows = jax.tree.leaves(parts)[0].shape[1]
+        aux = jax.tree.map(lambda x: _join(x) if x.shape[1:2] == (rows,) else x, result[1])
+        return _join_losses(result[0]), aux
 
-    def clean_loss(params: optax.Params, clean_batch: Any) -> Any:
-        means = map_parts(clean_loss_fn, params, _split("clean_batch", clean_batch, size))
-        return means.mean(0) if hasattr(means, "mean") else means
+    def clean_losses(params: optax.Params, clean_batch: Any) -> Any:
+        assert clean_loss_fn is not None  # a weighting that needs none does not call this
+        result = map_parts(clean_loss_fn, params, _split("clean_batch", clean_batch, size))
+        return result.mean(0) if getattr(result, "ndim", 0) == 1 else _join_losses(result)
 
-    return losses, clean_loss
+    return losses, clean_losses
 
 
 def _split(argument: str, batch: Any, size: int) -> Any:
@@ -72,8 +74,13 @@ def _split(argument: str, batch: Any, size: int) -> Any:
     return jax.tree.map(parts, batch)
 
 
-def _join(losses: Any) -> Any:
-    """The losses ``[parts, size]`` in the order of the batch, ``[b]``."""
-    if getattr(losses, "ndim", None) != 2:
-        return losses if not hasattr(losses, "ndim") else losses[0]  # refused by the caller
-    return losses.swapaxes(0, 1).reshape(-1)
+def _join_losses(losses: Any) -> Any:
+    """The losses ``[parts, size]`` in the order of the batch, ``[b]``; others as of one part."""
+    if getattr(losses, "ndim", None) == 2:
+        return _join(losses)
+    return losses[0] if hasattr(losses, "ndim") else losses  # refused by the caller
+
+
+def _join(x: jax.Array) -> jax.Array:
+    """Rows ``[parts, size, ...]`` in the order of the batch, ``[b, ...]``."""
+    return x.swapaxes(0, 1).reshape(-1, *x.shape[2:])

@@ -1,14 +1,13 @@
 r"""The score of an example: minus the meta-gradient of its weight (paper Eqs. 4-6, Algorithm 1).
 
-Let :math:`h(g) = L_{clean}(\theta + U(g, s, \theta))`, the clean loss after an inner update by a
-gradient :math:`g`. By the chain rule :math:`u_i = -\langle v, \nabla \ell_i(\theta) \rangle` with
-:math:`v = \nabla h(0)`: minus the derivative of each loss in the direction :math:`v`. Forward mode
-computes it by one Jacobian-vector product, finite differences by two more forward passes. Reverse
-mode is Algorithm 1 as written, reverse over reverse.
+Let :math:`h(g) = L_{clean}(\theta + U(g, s, \theta))`, the clean loss after a look-ahead update by
+a gradient :math:`g`. By the chain rule :math:`u_i = -\langle v, \nabla \ell_i(\theta) \rangle`
+with :math:`v = \nabla h(0)`: minus the derivative of each loss in the direction :math:`v`. Forward
+mode computes it by one Jacobian-vector product, finite differences by two more forward passes.
+Reverse mode transposes the losses' pullback: reverse over reverse, as Algorithm 1.
 """
 
 import functools
-from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -16,29 +15,30 @@ import jax.numpy as jnp
 import optax
 
 from l2rw_jax import _validate
-from l2rw_jax._partition import partition
+from l2rw_jax._partition import Pick, Put, partition
 from l2rw_jax._passes import after, vary
 from l2rw_jax._tangents import coarsest_epsilon, tangents_along
 from l2rw_jax._types import (
     AxisName,
-    CleanLoss,
-    LookaheadMask,
+    CleanLosses,
     Losses,
     LossesAndAux,
+    Mask,
     Pullback,
     at_least_float32,
 )
 
 
+@_validate.renamed(inner="lookahead", inner_state="lookahead_state", lookahead_mask="mask")
 def example_scores(
     per_example_loss_fn: Losses,
-    clean_loss_fn: CleanLoss,
+    clean_loss_fn: CleanLosses,
     params: optax.Params,
     *,
-    inner: optax.GradientTransformation | None = None,
-    inner_state: optax.OptState | None = None,
+    lookahead: optax.GradientTransformation | None = None,
+    lookahead_state: optax.OptState | None = None,
     mode: str = "forward",
-    lookahead_mask: LookaheadMask = None,
+    mask: Mask = None,
     axis_name: AxisName = None,
 ) -> jax.Array:
     r"""Scores each training example by how much its weight would lower the clean loss.
@@ -49,20 +49,23 @@ def example_scores(
 
     Args:
       per_example_loss_fn: ``params -> [b]``, the training losses :math:`\ell_i`.
-      clean_loss_fn: ``params -> []``, the mean loss :math:`L_{clean}` on the clean batch.
+      clean_loss_fn: ``params -> [m]``, the losses of the clean batch, or ``[]``, their mean
+        :math:`L_{clean}`.
       params: the parameters :math:`\theta`, any pytree of floating arrays.
-      inner: the optimizer :math:`U` of the look-ahead step, any ``optax.GradientTransformation``
-        with a derivative at gradient zero; None is SGD (whose rate cancels in the weights).
-      inner_state: the state :math:`s` of ``inner``; may be left out if it holds no arrays.
-      mode: ``"forward"`` (one Jacobian-vector product), ``"reverse"`` (Algorithm 1 as written; the
-        same values to rounding) or ``"finite_difference"`` (an approximation, for losses without a
+      lookahead: the optimizer :math:`U` of the look-ahead step, any
+        ``optax.GradientTransformation`` with a derivative at gradient zero; None is SGD (whose rate
+        cancels in the weights).
+      lookahead_state: the state :math:`s` of ``lookahead``; may be left out if it holds no arrays.
+      mode: ``"forward"`` (one Jacobian-vector product), ``"reverse"`` (as Algorithm 1; the same
+        values to rounding) or ``"finite_difference"`` (an approximation, for losses without a
         forward derivative: see docs/explanation/modes.md).
-      lookahead_mask: pytree of bools like ``params`` (or a prefix of it), or a function of
-        ``params`` that returns one: only parameters under True move in the look-ahead. None is all.
+      mask: pytree of bools like ``params`` (or a prefix of it), or a function of ``params`` that
+        returns one: only parameters under True move in the look-ahead. None is all.
       axis_name: mapped axis (or a tuple of them) that divides both batches evenly.
 
     Returns:
-      ``[b]`` scores in the losses' dtype; with ``axis_name``, this part of the whole batch's.
+      ``[b]`` scores in the losses' dtype, but at least float32; with ``axis_name``, this part of
+      the whole batch's. One that is larger than the largest float is that.
 
     Raises:
       ValueError, TypeError: an argument, or at trace time a loss's shape or type, does not fit.
@@ -72,85 +75,137 @@ def example_scores(
     >>> print(example_scores(lambda w: (w * x - y) ** 2, lambda w: (w - 1.0) ** 2, 0.5))
     [  1.   4. -27.]
     """
-    _validate.check_options(inner, mode)
+    _validate.check_options(lookahead, mode)
     _validate.check_axis_name(axis_name)
     _validate.check_params(params)
-    optimizer, state = _validate.resolve_inner(inner, inner_state, params)
-    _validate.check_derivative(inner, state, params, lookahead_mask)
-    lookahead = Lookahead(optimizer, state, mode, lookahead_mask, axis_name)
+    optimizer, state = _validate.resolve_lookahead(lookahead, lookahead_state, params)
+    _validate.check_derivative(lookahead, params, mask)
     return linearize_and_score(
-        lambda params: (per_example_loss_fn(params), None), clean_loss_fn, params, lookahead
-    )[0]
+        lambda params: (per_example_loss_fn(params), None),
+        clean_loss_fn,
+        params,
+        optimizer,
+        state,
+        mode=mode,
+        mask=mask,
+        axis_name=axis_name,
+    ).scores
 
 
-class Lookahead(NamedTuple):
-    """How to look ahead: the options that the public functions share.
+class Scored(NamedTuple):
+    """The scores, and what one linearisation of the losses gives beside them.
 
     Attributes:
-      inner: the optimizer of the look-ahead step.
-      inner_state: its state.
-      mode: how the scores are computed.
-      mask: which parameters move.
-      axis_name: the mapped axis that divides both batches.
+      relative: the scores in a unit in which none of them overflows.  # shape=(b,)
+      unit: that unit.  # shape=()
+      losses: the losses.  # shape=(b,)
+      clean_loss: the mean clean loss after a look-ahead step of gradient zero.  # shape=()
+      aux: what the losses' function returned beside them.
+      pullback: from ``[b]`` to the gradient by all parameters.
     """
 
-    inner: optax.GradientTransformation
-    inner_state: optax.OptState
-    mode: str
-    mask: LookaheadMask
-    axis_name: AxisName
+    relative: jax.Array
+    unit: jax.Array
+    losses: jax.Array
+    clean_loss: jax.Array
+    aux: Any
+    pullback: Pullback
 
-
-Scored = tuple[jax.Array, jax.Array, jax.Array, Any, Pullback]
+    @property
+    def scores(self) -> jax.Array:
+        """The scores; one that is larger than the largest float is that.  # shape=(b,)"""
+        limit = jnp.finfo(self.relative.dtype).max
+        scores = jnp.clip(self.relative * self.unit, -limit, limit)
+        return jnp.where(jnp.isfinite(self.relative), scores, self.relative)
 
 
 def linearize_and_score(
-    losses_fn: LossesAndAux, clean_loss_fn: CleanLoss, params: optax.Params, lookahead: Lookahead
+    losses_fn: LossesAndAux,
+    clean_losses_fn: CleanLosses,
+    params: optax.Params,
+    lookahead: optax.GradientTransformation,
+    lookahead_state: optax.OptState,
+    *,
+    mode: str,
+    mask: Mask,
+    axis_name: AxisName,
 ) -> Scored:
-    """Scores the examples by the one linearisation of the losses that also gives the gradient.
-
-    Returns:
-      Scores ``[b]``, losses ``[b]``, the clean loss at the look-ahead of gradient zero, what
-      ``losses_fn`` returned beside the losses, and their pullback to all parameters.
-    """
-    inner, inner_state, mode, mask, axis_name = lookahead
+    """Scores the examples by the one linearisation of the losses that also gives the gradient."""
     params = vary(params, axis_name)
     pick, put = partition(params, mask)
-
-    def checked_losses_fn(params: optax.Params) -> tuple[jax.Array, Any]:
-        losses, aux = losses_fn(params)
-        return _validate.check_per_example("per_example_loss_fn's result", losses), aux
-
-    def lookahead_loss(grads: list[jax.Array]) -> jax.Array:
-        """The clean loss after one inner update, of the gradient by the parameters that move."""
-        every = put(optax.tree.zeros_like(params), grads)
-        updates, _ = inner.update(every, inner_state, params)
-        moved = optax.apply_updates(pick(params), pick(updates))
-        loss = clean_loss_fn(put(params, moved))
-        return _validate.check_scalar("clean_loss_fn's result", loss)
-
-    if mode == "reverse":
-        losses, pullback, aux = jax.vjp(checked_losses_fn, params, has_aux=True)
-        clean_loss, scores = _reverse(
-            lambda epsilon: pick(pullback(epsilon)[0]), losses, lookahead_loss, axis_name
-        )
-        return scores, losses, clean_loss, aux, pullback
-
-    zeros = optax.tree.zeros_like(pick(params))
-    clean_loss, direction = jax.value_and_grad(lookahead_loss)(zeros)
+    losses_fn = _validate.checked(losses_fn)
+    zeros = optax.tree.zeros_like(params)
+    clean_loss, direction = clean_direction(
+        clean_losses_fn, params, lookahead, lookahead_state, zeros, pick, put
+    )
     params = put(params, after(direction, pick(params)))
     if axis_name is not None:
         clean_loss, direction = jax.lax.pmean((clean_loss, direction), axis_name)
         direction = vary(direction, axis_name)
+    # The scores' scale cancels in the weights, so it must not overflow where losses are scaled.
+    direction, unit = scaled(direction)
     if mode == "forward":
-        losses, jvp, aux = jax.linearize(checked_losses_fn, params, has_aux=True)
-        tangents = tangents_along(jvp, params, pick, put)(direction)
-        return -tangents, losses, clean_loss, aux, jax.linear_transpose(jvp, params)
-    losses, pullback, aux = jax.vjp(checked_losses_fn, params, has_aux=True)
-    slopes = _central_differences(
-        lambda moved: checked_losses_fn(put(params, moved))[0], pick(params), direction
-    )
-    return -slopes, losses, clean_loss, aux, pullback
+        losses, jvp, aux = jax.linearize(losses_fn, params, has_aux=True)
+        slopes = tangents_along(jvp, params, pick, put)(direction)
+        pullback = jax.linear_transpose(jvp, params)
+    else:
+        losses, pullback, aux = jax.vjp(losses_fn, params, has_aux=True)
+    if mode == "reverse":
+        _, transposed = jax.vjp(lambda epsilon: pick(pullback(epsilon)[0]), jnp.zeros_like(losses))
+        (slopes,) = transposed(direction)
+    elif mode == "finite_difference":
+        slopes = _central_differences(
+            lambda moved: losses_fn(put(params, moved))[0], pick(params), direction
+        )
+    relative = -at_least_float32(slopes)
+    return Scored(relative, unit.astype(relative.dtype), losses, clean_loss, aux, pullback)
+
+
+def clean_direction(
+    clean_losses_fn: CleanLosses,
+    params: optax.Params,
+    lookahead: optax.GradientTransformation,
+    lookahead_state: optax.OptState,
+    grads: optax.Updates,
+    pick: Pick,
+    put: Put,
+) -> tuple[jax.Array, list[jax.Array]]:
+    """The mean clean loss after a look-ahead step by ``grads``, and its gradient by these.
+
+    Only the parameters that ``pick`` chooses move, and the gradient is by theirs alone.
+    """
+
+    def lookahead_loss(moving: list[jax.Array]) -> jax.Array:
+        every = put(optax.tree.zeros_like(params), moving)
+        updates, _ = lookahead.update(every, lookahead_state, params)
+        moved = optax.apply_updates(pick(params), pick(updates))
+        return _validate.mean_clean_loss(clean_losses_fn(put(params, moved)))
+
+    value: tuple[jax.Array, list[jax.Array]] = jax.value_and_grad(lookahead_loss)(pick(grads))
+    return value
+
+
+def scaled(direction: Any) -> tuple[Any, jax.Array]:
+    """A direction (or several, alike) in a unit in which products with gradients do not overflow.
+
+    The unit is a power of two of at least 16 times its norm, so a product is at most a sixteenth of
+    the gradient's norm, and nothing is rounded. The norm is taken in units of the largest entry,
+    whose square might overflow or vanish.
+    """
+    along = jax.tree.map(at_least_float32, direction)
+    leaves = jax.tree.leaves(along)
+    largest = functools.reduce(jnp.maximum, (jnp.max(jnp.abs(v), initial=0) for v in leaves))
+    largest = jnp.where((largest > 0) & jnp.isfinite(largest), largest, 1)
+    largest = jnp.ldexp(jnp.ones_like(largest), jnp.frexp(largest)[1] - 1)
+    length = optax.tree.norm(jax.tree.map(lambda v: v / largest.astype(v.dtype), along))
+    length = jnp.where(length > 0, length, 1).astype(largest.dtype)
+    length = 16 * jnp.ldexp(jnp.ones_like(length), jnp.frexp(length)[1])
+
+    def shrunk(v: jax.Array, like: jax.Array) -> jax.Array:
+        return (v / largest.astype(v.dtype) / length.astype(v.dtype)).astype(like.dtype)
+
+    unit = jnp.minimum(largest * length, jnp.finfo(largest.dtype).max)
+    return jax.tree.map(shrunk, along, direction), unit
 
 
 def _central_differences(
@@ -166,10 +221,6 @@ def _central_differences(
     is measured (docs/explanation/modes.md).
     """
     start, along = jax.tree.map(at_least_float32, (params, direction))
-    # In units of the direction's largest entry, as the square of a tiny one would vanish.
-    unit = functools.reduce(jnp.maximum, (jnp.max(jnp.abs(v), initial=0) for v in along))
-    unit = jnp.where(unit > 0, unit, 1)
-    along = [v / unit.astype(v.dtype) for v in along]
     size, length = optax.tree.norm(start), optax.tree.norm(along)
     step = 0.03 * coarsest_epsilon(losses_fn, params) ** (1 / 3)
     step *= jnp.where(size > 0, size, 1) / jnp.where(length > 0, length, 1)
@@ -181,26 +232,4 @@ def _central_differences(
     ahead, behind = at(step), at(-step)
     difference = at_least_float32(ahead) - at_least_float32(behind)
     slopes: jax.Array = difference / (2 * step).astype(difference.dtype)
-    slopes *= unit.astype(slopes.dtype)
-    return slopes.astype(ahead.dtype)
-
-
-def _reverse(
-    pullback: Callable[[jax.Array], list[jax.Array]],
-    losses: jax.Array,
-    lookahead_loss: Callable[[list[jax.Array]], jax.Array],
-    axis_name: AxisName,
-) -> tuple[jax.Array, jax.Array]:
-    """Value of the look-ahead loss and the scores, by Algorithm 1: reverse over reverse mode."""
-
-    def meta_loss(epsilon: jax.Array) -> jax.Array:
-        grads = pullback(epsilon)
-        if axis_name is None:
-            return lookahead_loss(grads)
-        # psum's transpose is psum, so each device gives its share of the mean over devices.
-        return lookahead_loss(jax.lax.psum(grads, axis_name)) / jax.lax.axis_size(axis_name)
-
-    clean_loss, slopes = jax.value_and_grad(meta_loss)(vary(jnp.zeros_like(losses), axis_name))
-    if axis_name is not None:
-        clean_loss = jax.lax.psum(clean_loss, axis_name)
-    return clean_loss, -slopes
+    return slopes

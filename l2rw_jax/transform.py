@@ -5,24 +5,22 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import optax
-from jax.typing import ArrayLike
 
 from l2rw_jax import _validate
-from l2rw_jax._types import AxisName, LookaheadMask
-from l2rw_jax.gradients import ReweightAux, reweighted
-from l2rw_jax.scores import Lookahead, linearize_and_score
-from l2rw_jax.weights import example_weights
+from l2rw_jax._types import AxisName
+from l2rw_jax.weightings import ReweightAux, Step, Weighting, l2rw
 
 
 class ReweightInfo(NamedTuple):
-    """Figures of the last update, over the whole batch.
+    """Diagnostics of the last update, over the whole batch.
 
     Attributes:
       loss: the weighted training loss.  # shape=(), dtype=float32
-      clean_loss: the clean loss at the look-ahead of gradient zero.  # shape=(), dtype=float32
+      clean_loss: the mean clean loss (see ``ReweightAux``).  # shape=(), dtype=float32
       num_active: examples with a weight above zero.  # shape=(), dtype=int32
       effective_sample_size: 1 / sum of squared weights, or 0.  # shape=(), dtype=float32
-      num_nonfinite: examples whose score was not finite.  # shape=(), dtype=int32
+      num_nonfinite: examples whose score was not a finite number; if it is the whole batch, no
+        example counted.  # shape=(), dtype=int32
     """
 
     loss: jax.Array
@@ -39,50 +37,54 @@ class ReweightState(NamedTuple):
     """State of ``reweight``.
 
     Attributes:
-      inner_state: state of the look-ahead optimizer, updated with the real weighted gradients.
-      info: figures of the last update.
+      lookahead_state: state of the look-ahead optimizer, updated with the real weighted gradients.
+      info: diagnostics of the last update.
     """
 
-    inner_state: optax.OptState
+    lookahead_state: optax.OptState
     info: ReweightInfo
 
 
+@_validate.renamed(
+    inner="reweight(l2rw(lookahead))",
+    mode="reweight(l2rw(mode=...))",
+    lookahead_mask="reweight(l2rw(mask=...))",
+    min_weight="reweight(l2rw(min_weight=...))",
+)
 def reweight(
-    inner: optax.GradientTransformation | None = None,
+    weighting: Weighting = l2rw(),  # noqa: B008  # frozen
     *,
-    mode: str = "forward",
-    lookahead_mask: LookaheadMask = None,
-    min_weight: ArrayLike = 0.0,
     axis_name: AxisName = None,
 ) -> optax.GradientTransformationExtraArgs:
-    r"""Replaces the updates by the gradient of the loss that the clean data reweights.
+    r"""Replaces the updates by the gradient of the reweighted loss.
 
-    .. math:: \nabla_\theta \textstyle\sum_i w_i \ell_i(\theta), \qquad w \text{ of Eqs. 6-8}
+    .. math:: \nabla_\theta \textstyle\sum_i w_i \ell_i(\theta), \qquad w \text{ held constant}
 
-    Put it first in an ``optax.chain`` and the optimizer after it; docs/reference/optimizers.md
-    lists which work. It computes the gradient itself and ignores the updates it is given; pass
-    None. Four traps: ``optax.MultiSteps`` *around* it keeps only the last micro-batch's gradient
-    (put it around what follows in the chain); ``optax.masked`` and ``optax.partition`` around it
-    hide parameters from the losses; momentum or weight decay after it still moves the parameters
-    when every weight is zero; a NaN input gets weight zero but may still make the gradient NaN (put
-    ``optax.apply_if_finite`` around what follows).
+    Put it first in an ``optax.chain`` and the optimizer after it: alone it returns the gradient,
+    which ``optax.apply_updates`` would ascend. docs/reference/optimizers.md lists which work. It
+    computes the gradient itself and ignores the updates it is given; pass None. Five traps: a
+    transform *before* it in the chain does nothing (clip after it); ``optax.MultiSteps`` *around*
+    it keeps only the last micro-batch's gradient (put it around what follows in the chain);
+    ``optax.masked`` and ``optax.partition`` around it hide parameters from the losses; momentum or
+    weight decay after it still moves the parameters when every weight is zero; a NaN input gets
+    weight zero but may still make the gradient NaN (put ``optax.apply_if_finite`` around what
+    follows).
 
     Args:
-      inner: the look-ahead optimizer, its state updated with the real weighted gradients; None is
-        plain SGD. ``init`` refuses one without a usable derivative at gradient zero.
-      mode: ``"forward"``, ``"reverse"`` or ``"finite_difference"`` (see ``example_scores``).
-      lookahead_mask: the parameters that move in the look-ahead (see ``example_scores``): leave out
-        those that the optimizer after it freezes.
-      min_weight: the least rectified score (see ``example_weights``).
-      axis_name: name of a mapped axis that divides both batches evenly; the update is that of the
-        whole batch.
+      weighting: how the examples are weighted: ``l2rw()``, the paper, ``evidence()``,
+        ``learned()`` or ``by_loss()``.
+      axis_name: mapped axis (or a tuple of them) that divides both batches evenly; the update is
+        that of the whole batch.
 
     Returns:
       A transformation whose ``update(updates, state, params, *, per_example_loss_fn, clean_loss_fn,
-      **extra_args)`` takes the two losses as functions of the parameters alone.
+      batch=None, **extra_args)`` takes the losses as functions of the parameters alone:
+      ``params -> [b]``, and ``params -> [m]`` or ``[]``, their mean. ``batch`` is for weightings
+      that are a function of it.
 
     Raises:
-      ValueError, TypeError: an argument does not fit, or at ``init`` the derivative of ``inner``.
+      ValueError, TypeError: an argument does not fit, or at ``init`` the look-ahead optimizer's
+        derivative.
 
     >>> import jax.numpy as jnp, optax
     >>> x, y = jnp.array([1.0, 2.0, 3.0]), jnp.array([1.0, 2.0, -3.0])  # the last label is wrong
@@ -94,15 +96,14 @@ def reweight(
     >>> print(optax.apply_updates(w, updates), state[0].info.num_active)
     0.84000003 2
     """
-    _validate.check_options(inner, mode, min_weight)
+    _validate.check_weighting(weighting)
 
     def init_fn(params: optax.Params) -> ReweightState:
         _validate.check_params(params)
-        inner_state = optax.EmptyState() if inner is None else inner.init(params)
-        _validate.check_derivative(inner, inner_state, params, lookahead_mask)
         info = ReweightInfo(*(jnp.zeros((), dtype) for dtype in _INFO_DTYPES))
-        return ReweightState(inner_state, info)
+        return ReweightState(weighting.init(params), info)
 
+    @_validate.renamed(val_loss_fn="clean_loss_fn")
     def update_fn(
         updates: optax.Updates | None,
         state: ReweightState,
@@ -110,23 +111,24 @@ def reweight(
         *,
         per_example_loss_fn: Any = None,
         clean_loss_fn: Any = None,
+        batch: Any = None,
         **extra_args: Any,
     ) -> tuple[optax.Updates, ReweightState]:
-        del updates
-        _validate.check_loss_functions(per_example_loss_fn, clean_loss_fn, extra_args)
+        del updates, extra_args
+        _validate.check_loss_functions(per_example_loss_fn, clean_loss_fn, weighting.needs_clean)
         _validate.check_params(params)
         _validate.check_axis_name(axis_name)
-        optimizer, inner_state = _validate.resolve_inner(
-            inner, None if inner is None else state.inner_state, params
+        step = Step(
+            lambda params: (per_example_loss_fn(params), None),
+            clean_loss_fn,
+            params,
+            batch,
+            state.lookahead_state,
+            axis_name,
         )
-        lookahead = Lookahead(optimizer, inner_state, mode, lookahead_mask, axis_name)
-        scored = linearize_and_score(
-            lambda params: (per_example_loss_fn(params), None), clean_loss_fn, params, lookahead
-        )
-        weights = example_weights(scored[0], min_weight=min_weight, axis_name=axis_name)
-        (loss, aux), grads = reweighted(scored, weights, axis_name)
-        _, inner_state = optimizer.update(grads, inner_state, params)
-        return grads, ReweightState(inner_state, _info(loss, aux, axis_name))
+        (loss, aux), grads = weighting.value_and_grad(step)
+        lookahead_state = weighting.update(grads, state.lookahead_state, params)
+        return grads, ReweightState(lookahead_state, _info(loss, aux, axis_name))
 
     return optax.GradientTransformationExtraArgs(init_fn, update_fn)
 
