@@ -334,6 +334,9 @@ def _weigh_votes(
     def total(x: jax.Array) -> jax.Array:
         return jnp.sum(x) if axis_name is None else jax.lax.psum(jnp.sum(x), axis_name)
 
+    # In units of an example's largest vote, or the squares of tiny ones would vanish.
+    largest = jnp.max(jnp.abs(votes), axis=0)
+    votes = votes / jnp.where(largest > 0, largest, 1)[None]
     mean, error = votes.mean(0), votes.std(0, ddof=1) / len(votes) ** 0.5
     scores = jnp.where(mean == 0, 0, mean / error)
     usable = jnp.isfinite(losses) & ~jnp.isnan(scores)
