@@ -3,7 +3,6 @@
 Mistakes are ``ConfigError``s, which ``cli.run`` prints in one line.
 """
 
-import copy
 import difflib
 import hashlib
 import math
@@ -19,6 +18,7 @@ from experiments import cli
 from l2rw_jax.models import create_model
 from l2rw_jax.training import ConfigError
 from l2rw_jax.training import workdir as files
+from l2rw_jax.training.config import with_method
 
 # Flags that every program has, though not all use them.
 SHARED = ("config", "workdir", "distributed", "coordinator", "num_processes", "process_id")
@@ -120,8 +120,8 @@ def expand(config, methods, seeds, field, values):
     for value in values:
         for method in methods:
             for seed in range(config.seed, config.seed + seeds):
-                run = copy.deepcopy(config)
-                run.method, run.seed = method, seed
+                run = with_method(config, method)
+                run.seed = seed
                 folder = f"{method}/seed{seed}"
                 if field:
                     run.update_from_flattened_dict({field: value})

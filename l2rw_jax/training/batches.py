@@ -9,7 +9,6 @@ from jax.typing import ArrayLike
 from ml_collections import ConfigDict
 
 from l2rw_jax import data
-from l2rw_jax._weightings import own_part
 from l2rw_jax.training.prepare import Part, RunData
 
 Arrays = dict[str, jax.Array]  # a batch, or metrics
@@ -81,7 +80,7 @@ def take(
       images: the (device's share of the) images, where they are not to be taken from ``run_data``.
 
     Returns:
-      ``image``, ``label``, ``rng``, and the classes' counts that ``methods`` asks for.
+      ``image``, ``label`` and ``rng``.
     """
     augment_key, dropout_key = jax.random.split(key)
     # One key per image, so an image is augmented alike on any device.
@@ -98,9 +97,15 @@ def take(
         "image": data.to_float(augmented, low=batches.low, high=batches.high),
         "label": part.label[rows],
         "rng": dropout_key,  # its own: a shared mask would tie the batch to the clean batch
-        "true_counts": run_data.confusion.sum(1),
-        "label_counts": run_data.confusion.sum(0),
     }
+
+
+def own_part(whole: jax.Array, axis_name: str | None) -> jax.Array:
+    """This device's part of an array ``[b]`` for the whole batch, which ``axis_name`` divides."""
+    if axis_name is None:
+        return whole
+    size = len(whole) // jax.lax.axis_size(axis_name)
+    return jax.lax.dynamic_slice_in_dim(whole, jax.lax.axis_index(axis_name) * size, size)
 
 
 def make_rows(

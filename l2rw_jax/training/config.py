@@ -1,5 +1,6 @@
 """The fields of a run, their defaults and their checks."""
 
+import copy
 import difflib
 import functools
 from collections.abc import Collection, Mapping, Sequence
@@ -9,7 +10,7 @@ import jax
 from flax.traverse_util import flatten_dict
 from ml_collections import ConfigDict
 
-from l2rw_jax.methods import WEIGHTINGS, get_method
+from l2rw_jax.methods import get_method
 from l2rw_jax.training.errors import ConfigError
 
 # A nested dict as one dict with dotted keys.
@@ -23,12 +24,22 @@ MODES = ("forward", "reverse", "finite_difference")
 _POSITIVE = (
     *("batch_size", "clean_batch_size", "clean_size", "log_every", "steps", "eval_every"),
     *("checkpoint_every", "replicas", "micro_batches", "keep_checkpoints", "max_bad_steps"),
-    "score_every",
 )
 _NOT_NEGATIVE = (
     *("seed", "val_size", "pad", "weight_decay", "clean_weight_decay", "clip_norm"),
-    *("finetune_steps", "imbalance.total", "noise.background"),
+    *("finetune_steps", "imbalance.total", "noise.background", "l2rw.min_weight"),
 )
+_METHODS_WITH_FIELDS = ("l2rw",)
+# Fields of version 0.2, and where they are now; None: the field is gone.
+_MOVED = {
+    "mode": "l2rw.mode",
+    "inner": "l2rw.lookahead",
+    "lookahead_mask": "l2rw.mask",
+    "min_weight": "l2rw.min_weight",
+    "weighting": None,
+    "score_every": None,
+    "equal_share": None,
+}
 _MOST = {"replicas": 1000, "micro_batches": 10_000, "keep_checkpoints": 10_000}
 
 _TYPES = {
@@ -48,13 +59,11 @@ def default_config() -> ConfigDict:
     """
     config = ConfigDict()
     config.method = "l2rw"  # one of l2rw_jax.methods.METHODS
-    config.mode = "forward"  # l2rw's scores: forward, reverse or finite_difference
-    config.inner = ""  # l2rw's look-ahead optimizer, as "adam(eps_root=1e-8)"; empty: plain SGD
-    config.lookahead_mask = ""  # l2rw: only these parameters look ahead, as "output/*"; empty: all
-    config.weighting = "proportional"  # l2rw: from scores to weights: proportional, sign, relative
-    config.min_weight = 0.0  # l2rw: least value of a score before the scores are normalised
-    config.score_every = 1  # l2rw: score every so many steps; examples keep their weights between
-    config.equal_share = 0.0  # l2rw: share of the weight that is spread equally over the batch
+    config.l2rw = ConfigDict()  # of config.method=l2rw alone
+    config.l2rw.mode = "forward"  # how scores are computed: forward, reverse, finite_difference
+    config.l2rw.lookahead = ""  # the optimizer, as "adam(eps_root=1e-8)"; empty: plain SGD
+    config.l2rw.mask = ""  # only these parameters look ahead, as "output/*"; empty: all
+    config.l2rw.min_weight = 0.0  # least value of a score before the scores are normalised
     config.seed = 0  # for initialisation, split, corruption and sampling, a stream each
 
     config.dataset = "digits"  # or synthetic-HxWxC-K, npz:PATH, folder:PATH, or a TFDS image set
@@ -152,8 +161,8 @@ def validate(config: ConfigDict) -> ConfigDict:
         get_method(config.method)
     except ValueError as error:
         raise ConfigError(f"config.{error}") from None
-    _check_choice("config.mode", config.mode, MODES)
-    _check_choice("config.weighting", config.weighting, WEIGHTINGS)
+    _check_choice("config.l2rw.mode", config.l2rw.mode, MODES)
+    _check_own_fields(config)
     _check_choice("config.imbalance.kind", config.imbalance.kind, IMBALANCES)
     _check_choice("config.noise.kind", config.noise.kind, NOISES)
     dtypes = ("float32", "bfloat16") + ("float64",) * bool(jax.config.read("jax_enable_x64"))
@@ -164,6 +173,34 @@ def validate(config: ConfigDict) -> ConfigDict:
     _check_cadence(config)
     _check_scale(config)
     return config
+
+
+def with_method(config: ConfigDict, method: str) -> ConfigDict:
+    """A copy of ``config`` with another method; fields of other methods alone get their defaults.
+
+    >>> config = default_config()
+    >>> config.l2rw.mode = "reverse"
+    >>> with_method(config, "l2rw").l2rw.mode, with_method(config, "baseline").l2rw.mode
+    ('reverse', 'forward')
+    """
+    config, default = copy.deepcopy(config), default_config()
+    config.method = method
+    for name in _METHODS_WITH_FIELDS:
+        if name != method and name in config:
+            config[name] = default[name]
+    return config
+
+
+def _check_own_fields(config: ConfigDict) -> None:
+    """Refuses a field of another method than the run's."""
+    default = default_config()
+    for name in _METHODS_WITH_FIELDS:
+        for field, value in config[name].items():
+            if name != config.method and value != default[name][field]:
+                raise ConfigError(
+                    f"config.{name}.{field}: got {value!r} with config.method={config.method}; "
+                    f"takes {default[name][field]!r}, its default: only {name} uses it."
+                )
 
 
 def _typed(config: ConfigDict) -> ConfigDict:
@@ -216,7 +253,6 @@ def _check_ranges(config: ConfigDict) -> None:
     _require(rate > 0, "config.learning_rate", rate, "a rate above 0")
     for field in ("dropout", "ema", "clean_smoothing", "noise.ratio"):
         _require(0 <= fields[field] < 1, f"config.{field}", fields[field], "a number in [0, 1)")
-    _require(config.min_weight >= 0, "config.min_weight", config.min_weight, "at least 0")
     kind, ratio, column = config.noise.kind, config.noise.ratio, config.noise.column
     takes = f"0 while config.noise.kind is {kind}; name another kind of noise"
     _require(kind not in ("none", "given") or ratio == 0, "config.noise.ratio", ratio, takes)
@@ -224,8 +260,7 @@ def _check_ranges(config: ConfigDict) -> None:
     if kind == "given":
         takes = "the name of the data set's labels to train on, as given_labels"
     _require((kind == "given") == bool(column), "config.noise.column", repr(column), takes)
-    share, equal = config.imbalance.share, config.equal_share
-    _require(0 <= equal <= 1, "config.equal_share", equal, "a number in [0, 1]")
+    share = config.imbalance.share
     _require(0 < share < 1, "config.imbalance.share", share, "a number in (0, 1)")
     size = config.clean_batch_size
     takes = f"at most the clean set's size, config.clean_size={config.clean_size}"
@@ -273,9 +308,15 @@ def _check_scale(config: ConfigDict) -> None:
 
 def check_name(argument: str, got: str, allowed: Collection[str]) -> None:
     """Raises ``ConfigError`` with the nearest name unless ``got`` is one of ``allowed``."""
-    if got not in allowed:
-        nearest = difflib.get_close_matches(str(got), list(allowed), 1, cutoff=0)
-        raise ConfigError(f"{argument}: no such field; did you mean {nearest[0]!r}?")
+    if got in allowed:
+        return
+    if got in _MOVED:
+        now = _MOVED[got]
+        told = f"moved; it is config.{now} now" if now else "removed; leave it out"
+        raise ConfigError(f"{argument}: {told} (version 0.3.0).")
+    nearest = difflib.get_close_matches(str(got), list(allowed), 1)
+    guess = f"; did you mean {nearest[0]!r}?" if nearest else ""
+    raise ConfigError(f"{argument}: no such field{guess}")
 
 
 def _check_choice(argument: str, got: Any, allowed: Sequence[str]) -> None:

@@ -60,15 +60,15 @@ def with_weighting(optimizer: optax.GradientTransformation) -> optax.GradientTra
     return optax.partition({"network": optimizer, "weighting": weighting}, labels)
 
 
-def make_inner(config: ConfigDict) -> optax.GradientTransformation | None:
+def make_lookahead(config: ConfigDict) -> optax.GradientTransformation | None:
     """The optimizer of l2rw's look-ahead, at the first learning rate; None for plain SGD.
 
     Raises:
-      ConfigError: ``config.inner`` is not one of Optax's, or does not take an argument.
+      ConfigError: ``config.l2rw.lookahead`` is not one of Optax's, or does not take an argument.
     """
-    if not config.inner:
+    if not config.l2rw.lookahead:
         return None
-    return _make("config.inner", config.inner, config.learning_rate)
+    return _make("config.l2rw.lookahead", config.l2rw.lookahead, config.learning_rate)
 
 
 def make_schedule(config: ConfigDict) -> optax.Schedule:
@@ -211,8 +211,12 @@ def _reason_against(argument: str, value: Any, default: Any, *, rate: bool) -> s
     if isinstance(value, dict):
         numbers = [*value, *value.values()]
     for number in numbers:
+        if not isinstance(number, int | float | str | None):
+            return "numbers, text, True, False, None, or tuples of numbers"
         if isinstance(number, float) and not math.isfinite(number):
             return "finite numbers"
+    if isinstance(default, int | float) and not isinstance(value, int | float):
+        return "a number"
     if isinstance(value, str) and not (isinstance(default, str) or argument.endswith("dtype")):
         return "no text"
     if isinstance(default, bool) != isinstance(value, bool) and isinstance(default, bool | float):

@@ -91,7 +91,6 @@ def _jit(devices: Sequence[Any], num_steps: int, *, fsdp: bool, replicas: bool) 
         places = jax.tree.map(place, shapes)
         # Of each training example, and read whole on the host, or row by row.
         places = places._replace(weight_sum=whole, margin_sum=whole, weight_count=whole)
-        places = places._replace(kept_weight=jax.tree.map(lambda _: whole, places.kept_weight))
         return jax.tree.map(
             lambda x, sharding: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding),
             shapes,

@@ -16,12 +16,12 @@ from ml_collections import ConfigDict
 from l2rw_jax import _extras
 from l2rw_jax.methods import Method, get_method
 from l2rw_jax.models import Model, create_model
-from l2rw_jax.training.batches import Batches, convolves_on_cpu, make_batches, steps_per_call
+from l2rw_jax.training.batches import Batches, make_batches, steps_per_call
 from l2rw_jax.training.config import validate
 from l2rw_jax.training.errors import ConfigError
 from l2rw_jax.training.optimizers import (
     check_optimizer,
-    make_inner,
+    make_lookahead,
     make_optimizer,
     make_schedule,
     with_weighting,
@@ -30,6 +30,7 @@ from l2rw_jax.training.parallel import AXIS, Engine, make_engine
 from l2rw_jax.training.prepare import RunData, prepare_replicas
 from l2rw_jax.training.state import TrainState, create_state, method_params, seed_keys
 from l2rw_jax.training.step import Step, make_chunk, make_predict, make_step
+from l2rw_jax.weightings import l2rw
 
 
 class Cadence(NamedTuple):
@@ -95,11 +96,6 @@ def resolve(config: ConfigDict, prepared: tuple[RunData, int] | None = None) -> 
       ConfigError: the run is not possible as configured.
     """
     config = validate(config)
-    if config.score_every > 1 and convolves_on_cpu(config):
-        raise ConfigError(
-            f"config.score_every: got {config.score_every}; takes 1 with convolutions on a CPU: "
-            "its compiler makes them many times slower inside a conditional."
-        )
     if config.tensorboard:
         try:
             _extras.require("tensorboard", "tensorboardX")
@@ -113,18 +109,20 @@ def resolve(config: ConfigDict, prepared: tuple[RunData, int] | None = None) -> 
     optimizer = make_optimizer(config)
     params, _ = jax.eval_shape(model.init, jax.random.key(0))
     check_optimizer("config.optimizer", config.optimizer, optimizer, params)
-    inner = make_inner(config)
-    if inner is not None:
-        check_optimizer("config.inner", config.inner, inner, params)
-    if config.method != "l2rw":  # whose alone it is
-        inner = None
-    method = _make_method(config, model, inner)
+    lookahead = make_lookahead(config)
+    if lookahead is not None:
+        check_optimizer("config.l2rw.lookahead", config.l2rw.lookahead, lookahead, params)
+        try:
+            l2rw(lookahead).init(params)
+        except (TypeError, ValueError) as error:
+            raise ConfigError(f"config.l2rw.lookahead={config.l2rw.lookahead}: {error}") from error
+    method = _make_method(config, params, lookahead)
     if method.init_weighting is not None:
         optimizer = with_weighting(optimizer)
     batches = make_batches(config, balanced=method.balanced or config.balanced)
     num_steps = steps_per_call(config)
     engine = make_engine(config, num_steps=num_steps)
-    init = _make_init(config, model, optimizer, inner, method)
+    init = _make_init(config, model, optimizer, lookahead, method)
     create, key = _initial_state(config, init, run_data)
     _check_memory(config, engine.like(create), run_data)
 
@@ -137,7 +135,6 @@ def resolve(config: ConfigDict, prepared: tuple[RunData, int] | None = None) -> 
         micro_batches=config.micro_batches,
         clean_smoothing=config.clean_smoothing,
         clean_weight_decay=config.clean_weight_decay,
-        score_every=config.score_every if config.method == "l2rw" else 1,
         ema=config.ema,
         axis_name=engine.axis_name,
         shard=engine.shard,
@@ -146,14 +143,8 @@ def resolve(config: ConfigDict, prepared: tuple[RunData, int] | None = None) -> 
     average_over = engine.axis_name if config.batch_norm != "global" else None
     chunk, finetune = (
         make_chunk(step, num_steps, average_over=average_over)
-        for step in (make(method, inner=inner), make(get_method("clean_only"), finetune=True))
+        for step in (make(method), make(get_method("clean_only"), finetune=True))
     )
-    if inner and config.replicas == 1:  # only tracing shows whether it has a derivative
-        try:
-            step = make(method, inner=inner, axis_name=None)
-            jax.eval_shape(step, jax.eval_shape(create), run_data, key)
-        except (TypeError, ValueError) as error:
-            raise ConfigError(f"config.inner={config.inner}: {error}") from error
     last = config.steps + config.finetune_steps
     return Run(
         config=config,
@@ -204,15 +195,14 @@ def _make_model(config: ConfigDict, run_data: RunData, num_classes: int) -> Mode
 
 
 def _make_method(
-    config: ConfigDict, model: Model, inner: optax.GradientTransformation | None
+    config: ConfigDict, params: optax.Params, lookahead: optax.GradientTransformation | None
 ) -> Method:
     """The method, l2rw with the look-ahead that the config asks for."""
-    method, pattern = get_method(config.method), config.lookahead_mask
-    params, _ = jax.eval_shape(model.init, jax.random.key(0))
+    method, pattern = get_method(config.method), config.l2rw.mask
     names = [_name(path) for path, _ in jax.tree.leaves_with_path(params)]
     if pattern and not fnmatch.filter(names, pattern):
         raise ConfigError(
-            f"config.lookahead_mask: got {pattern!r}, which is no parameter's path; takes a "
+            f"config.l2rw.mask: got {pattern!r}, which is no parameter's path; takes a "
             f"pattern of paths such as {names[-1]!r}."
         )
 
@@ -223,10 +213,13 @@ def _make_method(
 
     if config.method != "l2rw":
         return method
-    fields = ("mode", "weighting", "min_weight", "equal_share")
-    options: dict[str, Any] = {field: config[field] for field in fields}
-    options |= {"inner": inner, "lookahead_mask": mask if pattern else None}
-    return method._replace(value_and_grad=functools.partial(method.value_and_grad, **options))
+    weighting = l2rw(
+        lookahead,
+        mode=config.l2rw.mode,
+        mask=mask if pattern else None,
+        min_weight=config.l2rw.min_weight,
+    )
+    return method._replace(weighting=lambda info: weighting)
 
 
 def _name(path: Any) -> str:
@@ -237,12 +230,11 @@ def _make_init(
     config: ConfigDict,
     model: Model,
     optimizer: optax.GradientTransformation,
-    inner: optax.GradientTransformation | None,
+    lookahead: optax.GradientTransformation | None,
     method: Method,
 ) -> Callable[..., TrainState]:
     """A function for the state at step 0, of a seed, the confusion and the number of examples."""
-    options: dict[str, Any] = {"inner": inner, "ema": config.ema > 0}
-    options["keep_weights"] = config.method == "l2rw" and config.score_every > 1
+    options: dict[str, Any] = {"lookahead": lookahead, "ema": config.ema > 0}
 
     def init(seed: ArrayLike, confusion: ArrayLike, num_train: int) -> TrainState:
         init_key, _ = seed_keys(seed)

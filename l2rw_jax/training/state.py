@@ -23,11 +23,10 @@ class TrainState(NamedTuple):
       model_state: the model's running moments.
       ema_params: the average of the parameters over the steps; {} where there is none.
       opt_state: the optimizer's state.
-      inner_state: that of l2rw's look-ahead; {} where it is plain SGD.
+      lookahead_state: that of l2rw's look-ahead optimizer; {} where it is plain SGD.
       weight_sum: sum of the weights that each training example got.  # shape=(n,)
       margin_sum: sum of the given label's margins.  # shape=(n,)
       weight_count: how often each was drawn.  # shape=(n,), dtype=int32
-      kept_weight: the weight that each last got, NaN before; {} where every step scores.
       bad_steps: steps that were skipped, since the loss, the gradient or all scores were not
         finite.  # shape=(), dtype=int32
       bad_in_a_row: how many of them came last.  # shape=(), dtype=int32
@@ -38,11 +37,10 @@ class TrainState(NamedTuple):
     model_state: dict[str, Any]
     ema_params: optax.Params
     opt_state: optax.OptState
-    inner_state: optax.OptState
+    lookahead_state: optax.OptState
     weight_sum: jax.Array
     margin_sum: jax.Array
     weight_count: jax.Array
-    kept_weight: Any
     bad_steps: jax.Array
     bad_in_a_row: jax.Array
 
@@ -59,9 +57,8 @@ def create_state(
     num_train: int,
     own: dict[str, Any] | None = None,
     *,
-    inner: optax.GradientTransformation | None = None,
+    lookahead: optax.GradientTransformation | None = None,
     ema: bool = False,
-    keep_weights: bool = False,
 ) -> TrainState:
     """The state at step 0, initialised by ``key``.
 
@@ -71,9 +68,8 @@ def create_state(
       optimizer: an Optax optimizer.
       num_train: number n of training examples.
       own: the method's own parameters, as ``method_params`` makes them.
-      inner: the optimizer of l2rw's look-ahead.
+      lookahead: the optimizer of l2rw's look-ahead.
       ema: whether there is an average of the parameters.
-      keep_weights: whether examples keep their weights in steps that do not score.
     """
     params, model_state = model.init(key)
     params = params | (own or {})
@@ -83,11 +79,10 @@ def create_state(
         model_state=model_state,
         ema_params=jax.tree.map(jnp.copy, params) if ema else {},
         opt_state=optimizer.init(params),
-        inner_state=inner.init(params) if inner else {},
+        lookahead_state=lookahead.init(params) if lookahead else {},
         weight_sum=jnp.zeros(num_train),
         margin_sum=jnp.zeros(num_train),
         weight_count=jnp.zeros(num_train, jnp.int32),
-        kept_weight=jnp.full(num_train, jnp.nan) if keep_weights else {},
         bad_steps=jnp.zeros((), jnp.int32),
         bad_in_a_row=jnp.zeros((), jnp.int32),
     )

@@ -9,8 +9,8 @@ import jax.numpy as jnp
 import optax
 
 from l2rw_jax import data, losses
-from l2rw_jax._weightings import own_part
-from l2rw_jax.methods import Method
+from l2rw_jax.gradients import reweighted_value_and_grad
+from l2rw_jax.methods import Method, StepInfo
 from l2rw_jax.models import Model
 from l2rw_jax.training.batches import Arrays, Batches, draw, draw_clean, step_keys, take
 from l2rw_jax.training.optimizers import kernels
@@ -37,8 +37,6 @@ def make_step(
     micro_batches: int = 1,
     clean_smoothing: float = 0.0,
     clean_weight_decay: float = 0.0,
-    inner: optax.GradientTransformation | None = None,
-    score_every: int = 1,
     ema: float = 0.0,
     axis_name: str | None = None,
     shard: Callable[[Any], Any] = lambda tree: tree,
@@ -61,8 +59,6 @@ def make_step(
       micro_batches: how many parts a batch is computed in, one after the other.
       clean_smoothing: label smoothing in the clean loss.
       clean_weight_decay: L2 on kernels in the clean loss.
-      inner: the optimizer of l2rw's look-ahead, as ``method`` has it.
-      score_every: score every so many steps; in between, examples keep their weights.
       ema: decay of ``state.ema_params``; 0 for none.
       axis_name: mapped axis of the devices that share a batch. Each draws the whole batch's indices
         and takes its part, so that any number of devices trains on the same images.
@@ -94,32 +90,56 @@ def make_step(
             each | shard({name: each[name] for name in ("image", "label")})
             for each in (batch, clean_batch)
         )
-        batch["learning_rate"] = schedule(state.step - state.bad_steps)
-        if score_every > 1:
-            batch["scored"] = state.step % score_every == 0
-            batch["kept_weight"] = own_part(state.kept_weight[rows], axis_name)
         forward = _make_forward(model, state.model_state, micro_batches)
 
         def per_example_loss_fn(params: optax.Params, batch: Arrays) -> tuple[jax.Array, Any]:
-            (logits, features), model_state = forward(params, batch)
-            aux = {"logits": logits, "features": features, "model_state": model_state}
+            logits, model_state = forward(params, batch)
+            aux = {"logits": logits, "model_state": model_state}
             aux["correct"] = jnp.argmax(logits, -1) == batch["label"]
             if method.transition:
                 logits = losses.s_model_logits(logits, params["transition"])
             return method.loss(logits, batch["label"]), aux
 
         def clean_loss_fn(params: optax.Params, batch: Arrays) -> jax.Array:
-            (logits, _), _ = forward(params, batch)
-            loss = clean_loss_of(logits, batch["label"]).mean()
+            logits, _ = forward(params, batch)
+            loss = clean_loss_of(logits, batch["label"])
             if clean_weight_decay:
                 loss += clean_weight_decay / 2 * _squares(params)
             return loss
 
-        options: dict[str, Any] = {"rng": keys[4], "axis_name": axis_name}
-        if inner:
-            options["inner_state"] = state.inner_state
-        value_and_grad = method.value_and_grad(per_example_loss_fn, clean_loss_fn, **options)
-        (loss, aux), grads = value_and_grad(state.params, batch, clean_batch)
+        weighting = method.weighting(
+            StepInfo(
+                rng=keys[4],
+                learning_rate=schedule(state.step - state.bad_steps),
+                label_counts=run_data.confusion.sum(0),
+                true_counts=run_data.confusion.sum(1),
+            )
+        )
+        value_and_grad = reweighted_value_and_grad(
+            per_example_loss_fn,
+            clean_loss_fn,
+            weighting=weighting,
+            has_aux=True,
+            axis_name=axis_name,
+        )
+        params = _split_weighting(state.params) if method.init_weighting else state.params
+        looks_ahead = bool(jax.tree.leaves(state.lookahead_state))
+        (loss, aux), grads = value_and_grad(
+            params,
+            clean_batch if method.on_clean else batch,
+            clean_batch,
+            lookahead_state=state.lookahead_state if looks_ahead else None,
+        )
+        if method.on_clean:  # for the record, what the training batch was; its weights are zero
+            nothing = jnp.zeros(batch["label"].shape, aux.losses.dtype)
+            seen = per_example_loss_fn(params, batch)[1]["logits"]
+            aux = aux._replace(weights=nothing, scores=nothing, clean_loss=loss)
+            aux = aux._replace(aux=aux.aux | {"logits": seen})
+        lookahead_state = state.lookahead_state
+        if looks_ahead:
+            lookahead_state = weighting.update(grads, lookahead_state, params)
+        if method.init_weighting:
+            grads = grads[0] | {"weighting": grads[1]}
         model_state, correct = aux.aux["model_state"], aux.aux["correct"]
         margins = losses.margin(aux.aux["logits"], batch["label"])
         examples = (aux.weights, aux.scores, jnp.where(jnp.isfinite(margins), margins, 0))
@@ -128,10 +148,12 @@ def make_step(
 
         updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)
-        updated = state._replace(params=params, model_state=model_state, opt_state=opt_state)
-        if inner:
-            _, inner_state = inner.update(grads, state.inner_state, state.params)
-            updated = updated._replace(inner_state=inner_state)
+        updated = state._replace(
+            params=params,
+            model_state=model_state,
+            opt_state=opt_state,
+            lookahead_state=lookahead_state,
+        )
         if ema:
             average = optax.incremental_update(params, state.ema_params, 1 - ema)
             updated = updated._replace(ema_params=average)
@@ -140,12 +162,6 @@ def make_step(
                 weight_sum=state.weight_sum.at[rows].add(weights),
                 margin_sum=state.margin_sum.at[rows].add(margins),
                 weight_count=state.weight_count.at[rows].add(1),
-            )
-        if score_every > 1 and not finetune:
-            # If an example was drawn twice, the larger weight; which one is last is not defined.
-            latest = state.kept_weight.at[rows].set(-1).at[rows].max(weights)
-            updated = updated._replace(
-                kept_weight=jnp.where(batch["scored"], latest, state.kept_weight)
             )
         grad_norm = optax.tree.norm(grads)
         good = jnp.isfinite(loss) & jnp.isfinite(grad_norm) & jnp.isfinite(scores).any()
@@ -228,16 +244,14 @@ def _gather(
 def _make_forward(
     model: Model, model_state: Any, micro_batches: int
 ) -> Callable[[optax.Params, Arrays], tuple[Any, Any]]:
-    """Returns ``forward(params, batch) -> ((logits, features), model_state)``, in training.
+    """Returns ``forward(params, batch) -> (logits, model_state)``, in training.
 
     With micro-batches, parts are computed in turn, and again in the backward pass, so only one
     part's activations are kept. Batch normalisation then sees one part at a time.
     """
 
     def apply(params: optax.Params, images: jax.Array, rng: jax.Array) -> tuple[Any, Any]:
-        return model.apply(
-            network(params), model_state, images, train=True, rng=rng, with_features=True
-        )
+        return model.apply(network(params), model_state, images, train=True, rng=rng)
 
     @jax.checkpoint
     def part(params: optax.Params, images: jax.Array, rng: jax.Array) -> tuple[Any, Any]:
@@ -250,11 +264,16 @@ def _make_forward(
         # A part takes rows from all over the batch: each device has an equal share of every part.
         parts = images.reshape(-1, count, *images.shape[1:]).swapaxes(0, 1)
         keys = jax.random.split(rng, count)
-        outputs, states = jax.lax.map(lambda part_: part(params, *part_), (parts, keys))
-        outputs = jax.tree.map(lambda x: x.swapaxes(0, 1).reshape(-1, x.shape[-1]), outputs)
-        return outputs, jax.tree.map(lambda s: s.mean(0), states)
+        logits, states = jax.lax.map(lambda part_: part(params, *part_), (parts, keys))
+        return logits.swapaxes(0, 1).reshape(-1, logits.shape[-1]), jax.tree.map(lambda s: s.mean(0), states)
 
     return forward
+
+
+def _split_weighting(params: optax.Params) -> tuple[optax.Params, Any]:
+    """The network's parameters, and those of a learned weighting, as ``learned`` takes them."""
+    rest = {name: value for name, value in params.items() if name != "weighting"}
+    return rest, params["weighting"]
 
 
 def _squares(params: optax.Params) -> jax.Array:
