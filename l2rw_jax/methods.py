@@ -190,9 +190,7 @@ METHODS = {
     "proportion": Method(proportion),
     "resample": Method(_plain, balanced=True),
     "hard_mining": Method(
-        lambda info: by_loss(
-            functools.partial(hard_mining, majority=jnp.argmax(info.label_counts))
-        )
+        lambda info: by_loss(functools.partial(hard_mining, majority=jnp.argmax(info.label_counts)))
     ),
     "weighted": Method(weighted, needs="truth"),
     "inverse_loss": Method(lambda info: by_loss(inverse_loss)),

@@ -424,9 +424,7 @@ class _Learned(_WithLookahead):
     def value_and_grad(self, step: Step) -> Value:
         axis_name = step.axis_name
         params, phi = _validate.check_pair(step.params)
-        optimizer, state = _validate.resolve_lookahead(
-            self.lookahead, step.lookahead_state, params
-        )
+        optimizer, state = _validate.resolve_lookahead(self.lookahead, step.lookahead_state, params)
         params, phi = vary((params, phi), axis_name)
         pick, put = partition(params, self.mask)
         losses, jvp, aux = jax.linearize(_validate.checked(step.losses_fn), params, has_aux=True)

@@ -12,7 +12,7 @@ from jax.flatten_util import ravel_pytree
 
 from l2rw_jax.models import create_model
 
-INNERS = {
+LOOKAHEADS = {
     "none": None,
     "sgd": optax.sgd(0.3),
     "momentum": optax.sgd(0.3, momentum=0.9),
@@ -98,7 +98,7 @@ def residual(b: int = 4, m: int = 4, **options) -> Problem:
     return Problem(losses, clean_loss, flat, examples(b), examples(m))
 
 
-def inner_states(problem: Problem) -> dict[str, Any]:
+def lookahead_states(problem: Problem) -> dict[str, Any]:
     """Each inner's state after three real gradients; cold where it is eps_root that is tested."""
 
     @jax.jit
@@ -115,8 +115,10 @@ def inner_states(problem: Problem) -> dict[str, Any]:
 
             return jax.lax.scan(step, inner.init(params), history)[0]
 
-        cold = {"adam, eps_root": INNERS["adam, eps_root"].init(params), "none": None}
-        return {name: follow(inner) for name, inner in INNERS.items() if name not in cold} | cold
+        cold = {"adam, eps_root": LOOKAHEADS["adam, eps_root"].init(params), "none": None}
+        return {
+            name: follow(inner) for name, inner in LOOKAHEADS.items() if name not in cold
+        } | cold
 
     return warm(problem.params)
 

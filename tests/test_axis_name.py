@@ -11,7 +11,7 @@ import pytest
 from jax.sharding import AxisType, Mesh
 from jax.sharding import PartitionSpec as P
 
-from l2rw_jax import example_scores, example_weights, reweight, reweighted_value_and_grad
+from l2rw_jax import example_scores, example_weights, l2rw, reweight, reweighted_value_and_grad
 
 pytestmark = pytest.mark.usefixtures("strict")
 
@@ -58,7 +58,7 @@ def by_reach(fn, state=None):
     """`fn`'s result as (what belongs to the whole batch, what belongs to single examples)."""
 
     def call(params, batch, clean):
-        (loss, aux), grads = fn(params, batch, clean, inner_state=state)
+        (loss, aux), grads = fn(params, batch, clean, lookahead_state=state)
         whole = (loss, aux.clean_loss, grads, aux.aux)
         return whole, (aux.weights, aux.scores, aux.losses)
 
@@ -69,7 +69,7 @@ def by_reach(fn, state=None):
 def smooth():
     with jax.enable_x64(True):
         problem = problems.mlp(b=24, m=16)
-        return problem, problems.inner_states(problem)
+        return problem, problems.lookahead_states(problem)
 
 
 @pytest.mark.parametrize("kind", MAPS)
@@ -83,8 +83,7 @@ def test_value_and_grad_equal_one_device(kind, mode, name):
         reweighted_value_and_grad,
         problem.losses,
         problem.clean_loss,
-        inner=problems.INNERS[name],
-        mode=mode,
+        weighting=l2rw(problems.LOOKAHEADS[name], mode=mode),
     )
     arguments = (problem.params, problem.batch, problem.clean)
     want = by_reach(make(), state)(*arguments)
@@ -104,11 +103,12 @@ def test_with_a_mask_micro_batches_and_groups(kind, mode):
         reweighted_value_and_grad,
         problem.losses,
         problem.clean_loss,
-        inner=problems.INNERS["momentum"],
-        mode=mode,
-        lookahead_mask=({"w": True, "b": False}, True),
-        groups=lambda batch: batch["source"],
-        num_groups=5,
+        weighting=l2rw(
+            problems.LOOKAHEADS["momentum"],
+            mode=mode,
+            mask=({"w": True, "b": False}, True),
+            groups=lambda batch: batch["source"],
+        ),
     )
     arguments = (problem.params, batch, problem.clean)
     want = jax.jit(by_reach(make(), state))(*arguments)
@@ -127,7 +127,7 @@ def test_inside_a_mesh_that_is_set(kind):
         reweighted_value_and_grad,
         problem.losses,
         problem.clean_loss,
-        inner=problems.INNERS["momentum"],
+        weighting=l2rw(problems.LOOKAHEADS["momentum"]),
     )
     arguments = (problem.params, problem.batch, problem.clean)
     want = jax.jit(by_reach(make(), state))(*arguments)
@@ -209,7 +209,7 @@ def test_the_transform_in_a_chain(kind):
 
     def two_steps(params, batch, clean, axis_name=AXIS):
         inner = optax.sgd(0.3, momentum=0.9)
-        tx = optax.chain(reweight(inner, axis_name=axis_name), optax.adam(0.01))
+        tx = optax.chain(reweight(l2rw(inner), axis_name=axis_name), optax.adam(0.01))
         state = tx.init(params)
         for _ in range(2):
             updates, state = tx.update(
@@ -234,7 +234,7 @@ def test_two_axes_at_once():
         reweighted_value_and_grad,
         problem.losses,
         problem.clean_loss,
-        inner=problems.INNERS["momentum"],
+        weighting=l2rw(problems.LOOKAHEADS["momentum"]),
     )
     arguments = (problem.params, problem.batch, problem.clean)
     for mode in ("forward", "reverse"):
@@ -268,7 +268,10 @@ def test_losses_that_know_each_other_across_devices(kind, mode):
         per_example = functools.partial(losses, axis_name=axis_name)
         return by_reach(
             reweighted_value_and_grad(
-                per_example, lambda *a: per_example(*a).mean(), mode=mode, axis_name=axis_name
+                per_example,
+                lambda *a: per_example(*a).mean(),
+                weighting=l2rw(mode=mode),
+                axis_name=axis_name,
             )
         )
 
@@ -301,11 +304,13 @@ def test_parameters_that_vary_over_the_axis_already_are_fine(strict, mode):
     batch, params = jnp.arange(1.0, 5.0), jnp.full(2, 0.5)
 
     def grads(params, batch):
-        fn = reweighted_value_and_grad(losses, clean, mode=mode, axis_name="data")
+        fn = reweighted_value_and_grad(losses, clean, weighting=l2rw(mode=mode), axis_name="data")
         return fn(params[0], batch, batch)[1]
 
     mapped = jax.shard_map(
         grads, mesh=mesh, in_specs=(spec, spec), out_specs=jax.sharding.PartitionSpec()
     )(params, batch)
-    whole = reweighted_value_and_grad(losses, clean, mode=mode)(params[0], batch, batch)[1]
+    whole = reweighted_value_and_grad(losses, clean, weighting=l2rw(mode=mode))(
+        params[0], batch, batch
+    )[1]
     np.testing.assert_allclose(mapped, whole, rtol=1e-12)

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import optax
 import pytest
 
-from l2rw_jax import learned_value_and_grad, reweighted_value_and_grad
+from l2rw_jax import l2rw, learned_value_and_grad, reweighted_value_and_grad
 from l2rw_jax.losses import cross_entropy
 from l2rw_jax.methods import get_method
 from l2rw_jax.models import create_model
@@ -58,8 +58,7 @@ def compiled(mode, m=100, mask=None):
                 loss_fn,
                 lambda *args: mean_loss(*args)[0],
                 has_aux=True,
-                mode=mode,
-                lookahead_mask=MASKS[mask],
+                weighting=l2rw(mode=mode, mask=MASKS[mask]),
             )
             (loss, (*_, aux)), grads = fn(params, batch, clean)
         updates, opt_state = tx.update(grads, opt_state, params)
@@ -139,7 +138,9 @@ def test_memory_where_the_parameters_dominate(mode):
             batch = jnp.tanh(batch @ layer["w"] + layer["b"])
         return jnp.sum(batch**2, axis=-1)
 
-    fn = reweighted_value_and_grad(losses, lambda p, x: losses(p, x).mean(), mode=mode)
+    fn = reweighted_value_and_grad(
+        losses, lambda p, x: losses(p, x).mean(), weighting=l2rw(mode=mode)
+    )
 
     def step(params, batch, clean):
         _, grads = fn(params, batch, clean)

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from jax.flatten_util import ravel_pytree
 
-from l2rw_jax import example_scores, example_weights, reweighted_value_and_grad
+from l2rw_jax import example_scores, example_weights, l2rw, reweighted_value_and_grad
 
 MODES = ("forward", "reverse")
 both_modes = pytest.mark.parametrize("mode", MODES)
@@ -38,18 +38,22 @@ def linear(b=8, m=4, seed=0):
 @pytest.mark.parametrize("name", ["none", "momentum"])
 def test_equals_its_parts(mode, name):
     """Scores, weights, then jax.value_and_grad of the sum with the weights held constant."""
-    problem, inner = problems.mlp(), problems.INNERS[name]
-    state = problems.inner_states(problem)[name]
+    problem, inner = problems.mlp(), problems.LOOKAHEADS[name]
+    state = problems.lookahead_states(problem)[name]
     losses, clean_loss, params, batch, clean = problem
-    fn = reweighted_value_and_grad(losses, clean_loss, inner=inner, mode=mode)
-    (loss, aux), grads = fn(params, batch, clean, inner_state=state)
+    fn = reweighted_value_and_grad(
+        losses,
+        clean_loss,
+        weighting=l2rw(inner, mode=mode),
+    )
+    (loss, aux), grads = fn(params, batch, clean, lookahead_state=state)
 
     scores = example_scores(
         lambda p: losses(p, batch),
         lambda p: clean_loss(p, clean),
         params,
-        inner=inner,
-        inner_state=state,
+        lookahead=inner,
+        lookahead_state=state,
         mode=mode,
     )
     weights = example_weights(scores)
@@ -62,46 +66,8 @@ def test_equals_its_parts(mode, name):
     problems.assert_close(aux.clean_loss, clean_loss, 1e-12)
     assert aux.aux is None
 
-    jitted = jax.jit(fn)(params, batch, clean, inner_state=state)
+    jitted = jax.jit(fn)(params, batch, clean, lookahead_state=state)
     problems.assert_close(jitted, ((loss, aux), grads), 1e-12)
-
-
-@strict
-@both_modes
-def test_weights_fn_is_in_the_place_of_the_paper_s_weights(mode):
-    """A step of log losses has the gradient of each loss divided by it."""
-    w, batch, clean = linear()
-
-    def relative(scores, losses):
-        return example_weights(scores / losses)
-
-    fn = reweighted_value_and_grad(squares, mean_squares, mode=mode, weights_fn=relative)
-    (loss, aux), grads = jax.jit(fn)(w, batch, clean)
-    log_scores = example_scores(
-        lambda w: jnp.log(squares(w, batch)), lambda w: mean_squares(w, clean), w, mode=mode
-    )
-    problems.assert_close(aux.weights, example_weights(log_scores), 1e-12)
-    assert not np.allclose(aux.weights, example_weights(aux.scores))
-    want = jax.value_and_grad(lambda w: jnp.vdot(aux.weights, squares(w, batch)))(w)
-    problems.assert_close((loss, grads), want, 1e-12)
-
-
-@pytest.mark.parametrize(
-    ("options", "error", "match"),
-    [
-        ({"weights_fn": 3}, TypeError, r"weights_fn: got int; takes a function or None"),
-        ({"min_weight": 0.1}, ValueError, r"weights_fn: takes no min_weight or groups beside it"),
-        ({"groups": np.zeros(8, int)}, ValueError, r"weights_fn: takes no min_weight or groups"),
-        ({"num_groups": 3}, ValueError, r"weights_fn: takes no min_weight or groups beside it"),
-        ({"weights_fn": lambda u, w: w[:2]}, ValueError, r"weights_fn's result: got shape \(2,\);"),
-        ({"weights_fn": lambda u, w: w.sum()}, ValueError, r"weights_fn's result: got shape \(\);"),
-        ({"weights_fn": lambda u, w: None}, TypeError, r"weights_fn's result: got NoneType"),
-    ],
-)
-def test_a_wrong_weights_fn_is_refused(options, error, match):
-    options = {"weights_fn": lambda scores, losses: losses} | options
-    with pytest.raises(error, match=match):
-        reweighted_value_and_grad(squares, mean_squares, **options)(*linear())
 
 
 @strict
@@ -112,11 +78,13 @@ def test_aux_passes_through(mode):
         lambda w, batch: (squares(w, batch), {"text": batch["y"], "w": 2 * w}),
         mean_squares,
         has_aux=True,
-        mode=mode,
+        weighting=l2rw(mode=mode),
     )
     (_, aux), grads = fn(w, batch, clean)
     problems.assert_close(aux.aux, {"text": batch["y"], "w": 2 * w}, 1e-15)
-    (_, plain), want = reweighted_value_and_grad(squares, mean_squares, mode=mode)(w, batch, clean)
+    (_, plain), want = reweighted_value_and_grad(squares, mean_squares, weighting=l2rw(mode=mode))(
+        w, batch, clean
+    )
     problems.assert_equal((aux._replace(aux=None), grads), (plain, want))
 
 
@@ -151,7 +119,9 @@ def test_any_pytree_and_any_batch_size_against_the_closed_form(tree, b, m, mode,
         pair = (jnp.float32(x), jnp.float32(y))
         return {"inputs": [pair]} if nested else pair
 
-    fn = reweighted_value_and_grad(losses, lambda *args: losses(*args).mean(), mode=mode)
+    fn = reweighted_value_and_grad(
+        losses, lambda *args: losses(*args).mean(), weighting=l2rw(mode=mode)
+    )
     params = unflatten(jnp.float32(theta))
     (loss, aux), grads = fn(params, pack(x, y), pack(clean_x, clean_y))
     assert jax.tree.structure(grads) == jax.tree.structure(tree)
@@ -178,7 +148,9 @@ def test_identical_examples_give_the_plain_step(mode):
     """Eight times the same example: weights of exactly 1/8, the mean's gradient bit for bit."""
     problem = problems.mlp(b=1)
     batch = jax.tree.map(lambda x: jnp.repeat(x, 8, axis=0), problem.batch)
-    fn = jax.jit(reweighted_value_and_grad(problem.losses, problem.clean_loss, mode=mode))
+    fn = jax.jit(
+        reweighted_value_and_grad(problem.losses, problem.clean_loss, weighting=l2rw(mode=mode))
+    )
     (loss, aux), grads = fn(problem.params, batch, batch)
     np.testing.assert_array_equal(aux.weights, 1 / 8)
     want_loss, want = jax.jit(jax.value_and_grad(problem.clean_loss))(problem.params, batch)
@@ -191,12 +163,14 @@ def test_identical_examples_give_the_plain_step(mode):
 @pytest.mark.parametrize("power", [-8, -1, 3])
 @both_modes
 def test_the_inner_rate_cancels(power, mode):
-    """Exactly for a power of two: this is why `inner=None` may do without one."""
+    """Exactly for a power of two: this is why `lookahead=None` may do without one."""
     problem = problems.mlp()
     want, got = (
-        reweighted_value_and_grad(problem.losses, problem.clean_loss, inner=inner, mode=mode)(
-            *problem[2:]
-        )
+        reweighted_value_and_grad(
+            problem.losses,
+            problem.clean_loss,
+            weighting=l2rw(inner, mode=mode),
+        )(*problem[2:])
         for inner in (None, optax.sgd(2.0**power))
     )
     problems.assert_equal(got[0][1].scores, 2.0**power * want[0][1].scores)
@@ -209,7 +183,11 @@ def test_the_inner_rate_cancels(power, mode):
 @both_modes
 def test_min_weight_reaches_the_weights(mode):
     w, batch, clean = linear()
-    fn = reweighted_value_and_grad(squares, mean_squares, mode=mode, min_weight=0.5)
+    fn = reweighted_value_and_grad(
+        squares,
+        mean_squares,
+        weighting=l2rw(mode=mode, min_weight=0.5),
+    )
     (_, aux), grads = fn(w, batch, clean)
     rectified = np.maximum(aux.scores, 0.5)
     assert 0 < np.sum(rectified == 0.5) < 8
@@ -223,7 +201,7 @@ def test_no_useful_example_gives_exactly_zero(mode):
     """Every label contradicts the clean one, so every step would raise the clean loss."""
     batch = {"x": jnp.eye(2), "y": jnp.array([-1.0, -1.0])}
     clean = {"x": jnp.eye(2), "y": jnp.array([1.0, 1.0])}
-    fn = reweighted_value_and_grad(squares, mean_squares, mode=mode)
+    fn = reweighted_value_and_grad(squares, mean_squares, weighting=l2rw(mode=mode))
     (loss, aux), grads = fn(jnp.zeros(2), batch, clean)
     assert np.all(aux.scores < 0)
     problems.assert_equal((loss, aux.weights, grads), (0.0, np.zeros(2), np.zeros(2)))
@@ -252,7 +230,7 @@ def test_a_nan_takes_its_own_weight_only_but_reaches_the_gradient():
 
 def test_a_nan_takes_every_weight_in_reverse_mode():
     """Algorithm 1 looks ahead by zero times the gradient of every example, which is NaN here."""
-    fn = reweighted_value_and_grad(squares, mean_squares, mode="reverse")
+    fn = reweighted_value_and_grad(squares, mean_squares, weighting=l2rw(mode="reverse"))
     (loss, aux), grads = fn(*nan_label())
     assert np.all(np.isnan(aux.scores)) and np.all(np.isnan(grads))
     problems.assert_equal((loss, aux.weights), (0.0, np.zeros(8)))
@@ -266,8 +244,10 @@ def test_a_nan_that_the_losses_mask_is_as_good_as_away(mode):
         return jnp.where(known, squares(w, batch), 0)
 
     w, batch, clean = nan_label()
-    (loss, aux), grads = reweighted_value_and_grad(masked, mean_squares, mode=mode)(w, batch, clean)
-    fn = reweighted_value_and_grad(squares, mean_squares, mode=mode)
+    (loss, aux), grads = reweighted_value_and_grad(masked, mean_squares, weighting=l2rw(mode=mode))(
+        w, batch, clean
+    )
+    fn = reweighted_value_and_grad(squares, mean_squares, weighting=l2rw(mode=mode))
     (want_loss, want), want_grads = fn(w, without(batch, 2), clean)
     np.testing.assert_allclose(np.delete(aux.weights, 2), want.weights, rtol=1e-6)
     np.testing.assert_allclose((loss, *grads), (want_loss, *want_grads), rtol=1e-5)
@@ -277,7 +257,7 @@ def test_a_nan_that_the_losses_mask_is_as_good_as_away(mode):
 def test_a_score_that_overflows_takes_its_own_weight_only(mode):
     w, batch, clean = linear()
     huge = batch | {"x": batch["x"].at[2].set(jnp.sign(w) * 1e30), "y": batch["y"].at[2].set(0)}
-    fn = reweighted_value_and_grad(squares, mean_squares, mode=mode)
+    fn = reweighted_value_and_grad(squares, mean_squares, weighting=l2rw(mode=mode))
     (loss, aux), grads = fn(w, huge, clean)
     (want_loss, want), want_grads = fn(w, without(batch, 2), clean)
     assert not np.isfinite(aux.scores[2]) and aux.losses[2] == np.inf
@@ -295,7 +275,9 @@ def test_losses_that_know_each_other(mode):
         z = batch["x"] @ w
         return (z - z.mean(keepdims=True) - batch["y"]) ** 2
 
-    fn = reweighted_value_and_grad(centred, lambda *args: centred(*args).mean(), mode=mode)
+    fn = reweighted_value_and_grad(
+        centred, lambda *args: centred(*args).mean(), weighting=l2rw(mode=mode)
+    )
     (_, aux), grads = fn(w, batch, clean)
     jacobian = jax.jacobian(centred)(w, batch)
     want = jacobian @ jax.jacobian(centred)(w, clean).mean(0)
@@ -310,14 +292,18 @@ def test_losses_that_know_each_other(mode):
 @pytest.mark.parametrize(
     ("options", "error", "match"),
     [
-        ({"inner": 0.1}, TypeError, "inner: got float; takes an optax.GradientTransformation"),
+        (
+            {"lookahead": 0.1},
+            TypeError,
+            "lookahead: got float; takes an optax.GradientTransformation",
+        ),
         ({"mode": "both"}, ValueError, "mode: got 'both'; takes one of 'forward', 'reverse', 'fin"),
         ({"min_weight": -1}, ValueError, "min_weight: got -1; takes a number .* at least 0"),
     ],
 )
 def test_options_are_checked_before_the_first_call(options, error, match):
     with pytest.raises(error, match=match):
-        reweighted_value_and_grad(squares, mean_squares, **options)
+        reweighted_value_and_grad(squares, mean_squares, weighting=l2rw(**options))
 
 
 @pytest.mark.parametrize(
@@ -327,16 +313,25 @@ def test_options_are_checked_before_the_first_call(options, error, match):
         (lambda *a: squares(*a)[:, None], {}, ValueError, r"result: got shape \(8, 1\); takes"),
         (lambda *a: (squares(*a), 1), {}, TypeError, "got tuple; .* needs has_aux=True"),
         (lambda *a: jnp.ones(8, int), {}, TypeError, r"result: got dtype int\d+; takes a float"),
-        (squares, {"inner": optax.adam(0.1)}, ValueError, "inner_state: got None, but this inner"),
+        (
+            squares,
+            {"lookahead": optax.sgd(0.1, 0.9)},
+            ValueError,
+            "lookahead_state: got None, but this",
+        ),
     ],
 )
 @both_modes
 def test_errors(losses, options, error, match, mode):
     w, batch, clean = linear()
     with pytest.raises(error, match=match):
-        reweighted_value_and_grad(losses, mean_squares, mode=mode, **options)(w, batch, clean)
+        reweighted_value_and_grad(losses, mean_squares, weighting=l2rw(mode=mode, **options))(
+            w, batch, clean
+        )
     with pytest.raises(ValueError, match="params: got None; takes the pytree"):
-        reweighted_value_and_grad(squares, mean_squares, mode=mode)(None, batch, clean)
+        reweighted_value_and_grad(squares, mean_squares, weighting=l2rw(mode=mode))(
+            None, batch, clean
+        )
 
 
 COLD = {"nan": optax.adam(0.1), "zero": optax.lion(0.1), "rate zero": optax.sgd(0.0, 0.9)}
@@ -346,36 +341,39 @@ COLD = {"nan": optax.adam(0.1), "zero": optax.lion(0.1), "rate zero": optax.sgd(
 @pytest.mark.parametrize("name", COLD)
 def test_an_inner_that_would_train_nothing_is_refused(name, wrap):
     w, batch, clean = linear()
-    match = "inner: the derivative of its first update at gradient zero"
-    fn = wrap(reweighted_value_and_grad(squares, mean_squares, inner=COLD[name]))
+    match = "lookahead: the derivative of its first update at gradient zero"
+    fn = wrap(reweighted_value_and_grad(squares, mean_squares, weighting=l2rw(COLD[name])))
     with pytest.raises(ValueError, match=match):
-        fn(w, batch, clean, inner_state=COLD[name].init(w))
+        fn(w, batch, clean, lookahead_state=COLD[name].init(w))
     with pytest.raises(ValueError, match=match):
         example_scores(
             lambda w: squares(w, batch),
             lambda w: mean_squares(w, clean),
             w,
-            inner=COLD[name],
-            inner_state=COLD[name].init(w),
+            lookahead=COLD[name],
+            lookahead_state=COLD[name].init(w),
         )
 
 
-def test_a_warm_adam_may_look_ahead_where_its_state_is_known():
+def test_a_warm_adam_may_not_look_ahead_either():
+    """Whether a state is warm, is not known under jit: the answer does not depend on it."""
     w, batch, clean = linear()
-    inner = optax.adam(0.1)
-    _, state = inner.update(jnp.ones(3), inner.init(w), w)
-    fn = reweighted_value_and_grad(squares, mean_squares, inner=inner)
-    assert np.any(fn(w, batch, clean, inner_state=state)[0][1].weights > 0)
-    with pytest.raises(ValueError, match="is not finite"):  # a traced state may be a cold one
-        jax.jit(fn)(w, batch, clean, inner_state=state)
+    adam = optax.adam(0.1)
+    _, state = adam.update(jnp.ones(3), adam.init(w), w)
+    fn = reweighted_value_and_grad(squares, mean_squares, weighting=l2rw(adam))
+    for wrapped in (fn, jax.jit(fn)):
+        with pytest.raises(ValueError, match="is not finite"):
+            wrapped(w, batch, clean, lookahead_state=state)
 
 
 @both_modes
 def test_a_state_without_its_optimizer_an_empty_batch_and_losses_of_two_axes(mode):
     w, batch, clean = linear()
-    fn = reweighted_value_and_grad(squares, mean_squares, mode=mode)
-    with pytest.raises(ValueError, match=r"inner_state: got tuple, but inner is None.*; pass"):
-        fn(w, batch, clean, inner_state=optax.sgd(0.1, 0.9).init(w))
+    fn = reweighted_value_and_grad(squares, mean_squares, weighting=l2rw(mode=mode))
+    with pytest.raises(
+        ValueError, match=r"lookahead_state: got tuple, but lookahead is None.*; pass"
+    ):
+        fn(w, batch, clean, lookahead_state=optax.sgd(0.1, 0.9).init(w))
     none = jax.tree.map(lambda x: x[:0], batch)
     with pytest.raises(ValueError, match=r"batch\['x'\]: got shape \(0, 3\); takes at least one"):
         fn(w, none, clean)

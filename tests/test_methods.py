@@ -8,10 +8,10 @@ import optax
 import pytest
 from jax.sharding import Mesh
 from jax.sharding import PartitionSpec as P
-
-from l2rw_jax import losses
 from l2rw_jax._weightings import inverse_loss
 from l2rw_jax.evidence import evidence_weights
+
+from l2rw_jax import losses
 from l2rw_jax.methods import METHODS, WEIGHTINGS, get_method, score_weights
 
 LABELS = [2, 2, 2, 2, 1, 2, 0, 0]  # the majority is the last class, as in the paper's section 4.1

@@ -9,7 +9,7 @@ import optax
 import problems
 import pytest
 
-from l2rw_jax import reweighted_value_and_grad
+from l2rw_jax import l2rw, reweighted_value_and_grad
 
 pytestmark = pytest.mark.usefixtures("strict")
 
@@ -18,7 +18,7 @@ pytestmark = pytest.mark.usefixtures("strict")
 def problem():
     with jax.enable_x64(True):
         made = problems.mlp(b=12, m=6)
-        return made, problems.inner_states(made)
+        return made, problems.lookahead_states(made)
 
 
 @pytest.mark.parametrize(
@@ -27,12 +27,12 @@ def problem():
 )
 def test_equals_the_whole_batch(mode, size):
     made, states = problem()
-    options = {"inner": problems.INNERS["momentum"], "mode": mode}
+    weighting = l2rw(problems.LOOKAHEADS["momentum"], mode=mode)
     state = states["momentum"]
     want, got = (
-        jax.jit(reweighted_value_and_grad(made.losses, made.clean_loss, **options, **more))(
-            *made[2:], inner_state=state
-        )
+        jax.jit(
+            reweighted_value_and_grad(made.losses, made.clean_loss, weighting=weighting, **more)
+        )(*made[2:], lookahead_state=state)
         for more in ({}, {"micro_batch_size": size})
     )
     problems.assert_close(got, want, 1e-7 if mode == "finite_difference" else 1e-12)
@@ -43,8 +43,10 @@ def test_with_a_mask_and_groups():
     groups = jnp.array([0, 0, 1, 1, 2, 2, 3, 3, 4, 4, 5, 5])
 
     def fn(**more):
-        make = functools.partial(reweighted_value_and_grad, lookahead_mask=(False, True))
-        wrapped = make(made.losses, made.clean_loss, groups=groups, num_groups=6, **more)
+        weighting = l2rw(mask=(False, True), groups=lambda batch: groups)
+        wrapped = reweighted_value_and_grad(
+            made.losses, made.clean_loss, weighting=weighting, **more
+        )
         return jax.jit(wrapped)(*made[2:])
 
     got, want = fn(micro_batch_size=3), fn()
@@ -54,19 +56,20 @@ def test_with_a_mask_and_groups():
     assert len(set(np.asarray(weights))) == 6
 
 
-def test_groups_may_be_a_function_of_the_batch():
+def test_groups_are_a_function_of_the_batch():
     made, _ = problem()
-    batch = made.batch | {"source": jnp.arange(12) % 3}
-    make = functools.partial(reweighted_value_and_grad, made.losses, made.clean_loss, num_groups=3)
-    got = jax.jit(make(groups=lambda batch: batch["source"]))(made.params, batch, made.clean)
-    want = jax.jit(make(groups=batch["source"]))(made.params, batch, made.clean)
-    problems.assert_close(got, want, 1e-12)
-    scores, weights = want[0][1].scores, want[0][1].weights
-    sums = np.maximum(np.bincount(batch["source"], scores), 0)
-    np.testing.assert_allclose(weights, (sums / sums.sum() / 4)[batch["source"]], rtol=1e-12)
+    batch = made.batch | {"source": jnp.arange(12) % 3 * 2**30}  # ids of any size
+    fn = reweighted_value_and_grad(
+        made.losses, made.clean_loss, weighting=l2rw(groups=lambda batch: batch["source"])
+    )
+    aux = jax.jit(fn)(made.params, batch, made.clean)[0][1]
+    sums = np.maximum(np.bincount(np.arange(12) % 3, aux.scores), 0)
+    np.testing.assert_allclose(aux.weights, (sums / sums.sum() / 4)[np.arange(12) % 3], rtol=1e-12)
+    with pytest.raises(TypeError, match=r"groups: got list; takes a function of the batch"):
+        l2rw(groups=[0, 1])
 
 
-def test_aux_comes_back_with_the_parts_as_first_axis():
+def test_aux_comes_back_in_order_where_it_has_the_examples():
     made, _ = problem()
 
     def losses(params, batch):
@@ -74,8 +77,8 @@ def test_aux_comes_back_with_the_parts_as_first_axis():
 
     fn = reweighted_value_and_grad(losses, made.clean_loss, has_aux=True, micro_batch_size=3)
     aux = fn(*made[2:])[0][1].aux
-    assert aux["x"].shape == (4, 3, 3) and aux["mean"].shape == (4,)
-    np.testing.assert_array_equal(aux["x"].swapaxes(0, 1).reshape(12, 3), made.batch["x"])
+    assert aux["mean"].shape == (4,)  # one of each part
+    np.testing.assert_array_equal(aux["x"], made.batch["x"])
 
 
 def test_fewer_activations_are_held():

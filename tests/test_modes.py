@@ -7,7 +7,7 @@ import optax
 import problems
 import pytest
 
-from l2rw_jax import example_scores, reweight, reweighted_value_and_grad
+from l2rw_jax import example_scores, l2rw, reweight, reweighted_value_and_grad
 from l2rw_jax._tangents import coarsest_epsilon
 
 
@@ -57,8 +57,8 @@ HEAD = {"first": False, "head": True}
 @pytest.mark.parametrize("masked", [False, True])
 def test_forward_mode_names_the_remedies_of_a_custom_vjp(wrap, masked):
     mask = {"first": True, "head": False} if masked else None
-    fn = reweighted_value_and_grad(*network(activation), lookahead_mask=mask)
-    with pytest.raises(TypeError, match=r"custom_vjp .*finite_difference.*reverse.*lookahead_mask"):
+    fn = reweighted_value_and_grad(*network(activation), weighting=l2rw(mask=mask))
+    with pytest.raises(TypeError, match=r"custom_vjp .*finite_difference.*reverse.*mask"):
         wrap(fn)(*arguments())
 
 
@@ -86,18 +86,22 @@ def test_the_message_is_one_line_everywhere():
     [
         ({"mode": "reverse"}, 1e-10, jax.jit),
         ({"mode": "finite_difference"}, 1e-6, jax.jit),
-        ({"lookahead_mask": HEAD}, 1e-10, jax.jit),
-        ({"lookahead_mask": HEAD}, 1e-10, lambda fn: fn),
-        ({"mode": "finite_difference", "lookahead_mask": HEAD}, 1e-6, jax.jit),
+        ({"mask": HEAD}, 1e-10, jax.jit),
+        ({"mask": HEAD}, 1e-10, lambda fn: fn),
+        ({"mode": "finite_difference", "mask": HEAD}, 1e-6, jax.jit),
     ],
     ids=["reverse", "differences", "head", "head, eager", "head, differences"],
 )
 def test_the_remedies_give_what_the_same_network_without_it_gives(options, rtol, wrap):
     with jax.enable_x64(True):
-        got = wrap(reweighted_value_and_grad(*network(activation), **options))(*arguments())
-        want = wrap(reweighted_value_and_grad(*network(jnp.tanh), **options | {"mode": "forward"}))(
+        got = wrap(reweighted_value_and_grad(*network(activation), weighting=l2rw(**options)))(
             *arguments()
         )
+        want = wrap(
+            reweighted_value_and_grad(
+                *network(jnp.tanh), weighting=l2rw(**options | {"mode": "forward"})
+            )
+        )(*arguments())
         problems.assert_close(got, want, rtol)
         assert 0 < np.sum(want[0][1].weights > 0) < 9
 
@@ -110,7 +114,9 @@ def error_of_differences(dtype):
         cast = lambda tree: jax.tree.map(  # noqa: E731
             lambda x: x.astype(dtype) if jnp.issubdtype(x.dtype, jnp.floating) else x, tree
         )
-        fn = reweighted_value_and_grad(made.losses, made.clean_loss, mode="finite_difference")
+        fn = reweighted_value_and_grad(
+            made.losses, made.clean_loss, weighting=l2rw(mode="finite_difference")
+        )
         arguments = cast(made.params), cast(made.batch), cast(made.clean)
         scores = jax.jit(fn)(*arguments)[0][1].scores
         assert scores.dtype == dtype
@@ -153,7 +159,9 @@ def test_finite_differences_do_not_depend_on_the_scale_of_the_clean_loss():
 
     def weights(scale):
         fn = reweighted_value_and_grad(
-            made.losses, lambda *a: scale * made.clean_loss(*a), mode="finite_difference"
+            made.losses,
+            lambda *a: scale * made.clean_loss(*a),
+            weighting=l2rw(mode="finite_difference"),
         )
         return jax.jit(fn)(*made[2:])[0][1].weights
 
@@ -180,7 +188,12 @@ def test_under_strict_promotion_of_dtypes_and_ranks(mode):
             z = x @ params["w"].astype(jnp.bfloat16) + params["b"][None]
             return jnp.sum(jnp.square(z), axis=1)
 
-        tx = optax.chain(reweight(optax.sgd(0.5), mode=mode, min_weight=0.1), optax.sgd(0.5))
+        tx = optax.chain(
+            reweight(
+                l2rw(optax.sgd(0.5), mode=mode, min_weight=0.1),
+            ),
+            optax.sgd(0.5),
+        )
         state = tx.init(params)
         updates, state = jax.jit(
             lambda state, params: tx.update(
@@ -196,10 +209,8 @@ def test_under_strict_promotion_of_dtypes_and_ranks(mode):
         fn = reweighted_value_and_grad(
             lambda p, _: losses(p),
             lambda p, _: losses(p).mean(),
-            mode=mode,
-            groups=jnp.array([0, 0, 1, 1, 2, 2]),
-            num_groups=3,
+            weighting=l2rw(mode=mode, groups=lambda batch: jnp.array([0, 0, 1, 1, 2, 2])),
         )
-        loss, aux = jax.jit(lambda p: fn(p, None, None)[0])(params)
-        assert aux.weights.dtype == loss.dtype == jnp.float32 and aux.scores.dtype == jnp.bfloat16
+        loss, aux = jax.jit(lambda p: fn(p, {}, {})[0])(params)
+        assert aux.weights.dtype == loss.dtype == jnp.float32 and aux.scores.dtype == jnp.float32
         np.testing.assert_allclose(aux.weights.sum(), 1, rtol=1e-6)

@@ -10,7 +10,7 @@ import pytest
 
 import l2rw_jax
 from experiments.benchmark import optimizers
-from l2rw_jax import reweight, reweighted_value_and_grad
+from l2rw_jax import l2rw, reweight, reweighted_value_and_grad
 
 TEXT = optimizers.PAGE.read_text()
 ROWS = {
@@ -47,7 +47,7 @@ PARAMS = optimizers.problem().params
 
 
 def test_chain_is_optax_s_where_nothing_needs_the_loss():
-    members = reweight(optax.sgd(0.1, momentum=0.9)), optax.clip(0.1), optax.adam(0.1)
+    members = reweight(l2rw(optax.sgd(0.1, momentum=0.9))), optax.clip(0.1), optax.adam(0.1)
     results = []
     for chain in (l2rw_jax.chain, optax.chain):
         tx = chain(*members)
@@ -104,9 +104,9 @@ def test_a_parameter_that_never_had_a_gradient_is_refused_in_a_warm_adam():
             grads["w"] = grads["w"].at[0, 0].set(0.0)  # a dead unit
             _, state = inner.update(grads, state, PARAMS)
         fn = reweighted_value_and_grad(
-            lambda p, _: losses(p), lambda p, _: clean_loss(p), inner=inner
+            lambda p, _: losses(p), lambda p, _: clean_loss(p), weighting=l2rw(inner)
         )
-        return fn(PARAMS, None, None, inner_state=state)[0][1].scores
+        return fn(PARAMS, None, None, lookahead_state=state)[0][1].scores
 
     with pytest.raises(ValueError, match="is not finite"):
         scores(optax.adam(0.05))

@@ -7,7 +7,7 @@ import optax
 import problems
 import pytest
 
-from l2rw_jax import example_scores, reweighted_value_and_grad
+from l2rw_jax import example_scores, l2rw, reweighted_value_and_grad
 
 pytestmark = pytest.mark.usefixtures("strict")
 
@@ -25,12 +25,12 @@ def central_differences(loss, b, step, over):
 def smooth():
     with jax.enable_x64(True):
         problem = problems.mlp()
-        return problem, problems.inner_states(problem)
+        return problem, problems.lookahead_states(problem)
 
 
-@pytest.mark.parametrize("name", problems.INNERS)
+@pytest.mark.parametrize("name", problems.LOOKAHEADS)
 def test_forward_reverse_and_finite_differences_agree(name, smooth):
-    problem, inner, state = smooth[0], problems.INNERS[name], smooth[1][name]
+    problem, inner, state = smooth[0], problems.LOOKAHEADS[name], smooth[1][name]
 
     @jax.jit
     def three_ways():
@@ -39,8 +39,8 @@ def test_forward_reverse_and_finite_differences_agree(name, smooth):
                 lambda p: problem.losses(p, problem.batch),
                 lambda p: problem.clean_loss(p, problem.clean),
                 problem.params,
-                inner=inner,
-                inner_state=state,
+                lookahead=inner,
+                lookahead_state=state,
                 mode=mode,
             )
             for mode in ("forward", "reverse")
@@ -67,7 +67,7 @@ def chosen(index):
             return lambda grads, states, params: jax.tree.map(jnp.negative, grads)
         return lambda grads, states, params: inner.update(grads, states[name], params)[0]
 
-    branches = [branch(name, problems.INNERS[name]) for name in ON_A_NET]
+    branches = [branch(name, problems.LOOKAHEADS[name]) for name in ON_A_NET]
 
     def update(grads, states, params=None):
         return jax.lax.switch(index, branches, grads, states, params), states
@@ -79,17 +79,16 @@ def chosen(index):
 def test_on_a_residual_net_with_batch_norm_and_dropout():
     with jax.numpy_rank_promotion("allow"):
         problem = problems.residual(dropout=0.3)
-        states = problems.inner_states(problem)
+        states = problems.lookahead_states(problem)
         # Forward and reverse come from the function that trainers use, model state and all.
         forward, reverse = (
             jax.jit(
                 lambda index, mode=mode: reweighted_value_and_grad(
                     problem.losses,
                     problem.clean_loss,
-                    inner=chosen(index),
+                    weighting=l2rw(chosen(index), mode=mode),
                     has_aux=True,
-                    mode=mode,
-                )(problem.params, problem.batch, problem.clean, inner_state=states)
+                )(problem.params, problem.batch, problem.clean, lookahead_state=states)
             )
             for mode in ("forward", "reverse")
         )
@@ -168,24 +167,36 @@ def test_duplicates_in_the_clean_batch_change_nothing():
     ("changes", "error", "match"),
     [
         ({"params": None}, ValueError, "params: got None; takes the pytree of parameters"),
-        ({"inner": 0.1}, TypeError, "inner: got float; takes an optax.GradientTransformation"),
         (
-            {"inner": optax.linear_schedule(0.1, 0.2, 3)},
+            {"lookahead": 0.1},
             TypeError,
-            "inner: got function; takes an optax.GradientTransformation",
+            "lookahead: got float; takes an optax.GradientTransformation",
         ),
-        ({"inner": optax.sgd(0.1, 0.9)}, ValueError, "inner_state: got None, but this inner"),
+        (
+            {"lookahead": optax.linear_schedule(0.1, 0.2, 3)},
+            TypeError,
+            "lookahead: got function; takes an optax.GradientTransformation",
+        ),
+        (
+            {"lookahead": optax.sgd(0.1, 0.9)},
+            ValueError,
+            "lookahead_state: got None, but this look",
+        ),
         ({"mode": "backward"}, ValueError, "mode: got 'backward'; takes one of 'forward', 'rev"),
         ({"loss": lambda w: w.sum()}, ValueError, r"per_example_loss_fn's result: got shape \(\)"),
         ({"loss": lambda w: (w, 1)}, TypeError, "result: got tuple; takes one .* has_aux=True"),
         ({"loss": lambda w: jnp.int32(w)}, TypeError, "result: got dtype int32; takes a floating"),
-        ({"clean": lambda w: w}, ValueError, r"clean_loss_fn's result: got shape \(2,\), float64"),
+        (
+            {"clean": lambda w: w[None]},
+            ValueError,
+            r"clean_loss_fn's result: got shape \(1, 2\), fl",
+        ),
         (
             {"clean": lambda w: (w.sum(), 1)},
             ValueError,
             "clean_loss_fn's result: got <class 'tuple'>",
         ),
-        ({"clean": lambda w: jnp.int32(w.sum())}, ValueError, r"got shape \(\), int32; takes a"),
+        ({"clean": lambda w: jnp.int32(w.sum())}, ValueError, r"got shape \(\), int32; takes fl"),
     ],
 )
 @pytest.mark.parametrize("mode", ["forward", "reverse"])

@@ -12,7 +12,7 @@ import pytest
 from jax.sharding import AxisType, NamedSharding
 from jax.sharding import PartitionSpec as P
 
-from l2rw_jax import reweight, reweighted_value_and_grad
+from l2rw_jax import l2rw, reweight, reweighted_value_and_grad
 
 pytestmark = pytest.mark.usefixtures("strict")
 
@@ -21,10 +21,10 @@ MODES = ("forward", "reverse", "finite_difference")
 KINDS = {"auto": AxisType.Auto, "explicit": AxisType.Explicit}
 OPTIONS = {
     "plain": {},
-    "momentum": {"inner": optax.sgd(0.3, momentum=0.9)},
-    "mask": {"lookahead_mask": (False, True)},
+    "momentum": {"lookahead": optax.sgd(0.3, momentum=0.9)},
+    "mask": {"mask": (False, True)},
     "micro-batches": {"micro_batch_size": 8},
-    "groups": {"groups": lambda batch: batch["source"], "num_groups": 3},
+    "groups": {"groups": lambda batch: batch["source"]},
 }
 OPTIONS["everything"] = functools.reduce(dict.__or__, OPTIONS.values())
 
@@ -66,6 +66,14 @@ def gathered(loss_fn):
     return fn
 
 
+def weighted(losses, clean_loss, options):
+    """The function of these options, l2rw's and its own."""
+    own = {name: x for name, x in options.items() if name == "micro_batch_size"}
+    rest = {name: x for name, x in options.items() if name not in own}
+    weighting = rest.pop("weighting", None) or l2rw(**rest)
+    return jax.jit(reweighted_value_and_grad(losses, clean_loss, weighting=weighting, **own))
+
+
 def sharded(kind, place, state, losses, clean_loss, **options):
     """`reweighted_value_and_grad` of the problem on a mesh of eight devices."""
     made = problem()
@@ -76,8 +84,8 @@ def sharded(kind, place, state, losses, clean_loss, **options):
         params, state = (jax.device_put(x, shardings(mesh, x, place)) for x in (made.params, state))
         rows = NamedSharding(mesh, P("data"))
         batch, clean = jax.device_put((made.batch, made.clean), rows)
-        fn = jax.jit(reweighted_value_and_grad(losses, clean_loss, **options))
-        result = fn(params, batch, clean, inner_state=state)
+        fn = weighted(losses, clean_loss, options)
+        result = fn(params, batch, clean, lookahead_state=state)
         for grad, param in zip(*map(jax.tree.leaves, (result[1], params)), strict=True):
             assert kind == "auto" or grad.sharding == param.sharding
         assert len(result[0][1].weights.sharding.device_set) == DEVICES
@@ -87,9 +95,9 @@ def sharded(kind, place, state, losses, clean_loss, **options):
 @functools.cache
 def on_one_device(name, mode):
     made, options = problem(), OPTIONS[name]
-    state = options["inner"].init(made.params) if "inner" in options else None
-    fn = jax.jit(reweighted_value_and_grad(made.losses, made.clean_loss, mode=mode, **options))
-    return state, fn(made.params, made.batch, made.clean, inner_state=state)
+    state = options["lookahead"].init(made.params) if "lookahead" in options else None
+    fn = weighted(made.losses, made.clean_loss, options | {"mode": mode})
+    return state, fn(made.params, made.batch, made.clean, lookahead_state=state)
 
 
 def combinations():
@@ -114,7 +122,7 @@ def test_sharded_arrays_give_one_device_s_result(kind, place, name, mode):
 
 def test_the_transform_keeps_the_shardings_of_parameters_and_state():
     made = problem()
-    tx = optax.chain(reweight(optax.sgd(0.1, momentum=0.9)), optax.adam(0.1))
+    tx = optax.chain(reweight(l2rw(optax.sgd(0.1, momentum=0.9))), optax.adam(0.1))
 
     def two_steps(params, state, batch, clean):
         for _ in range(2):
@@ -139,7 +147,7 @@ def test_the_transform_keeps_the_shardings_of_parameters_and_state():
     step = jax.jit(two_steps, out_shardings=(places, state_places), donate_argnums=(0, 1))
     got = step(params, state, batch, clean)
     assert got[0][0]["w"].addressable_shards[0].data.shape == (3, 2)
-    assert got[1][0].inner_state[0].trace[0]["w"].addressable_shards[0].data.shape == (3, 2)
+    assert got[1][0].lookahead_state[0].trace[0]["w"].addressable_shards[0].data.shape == (3, 2)
     problems.assert_close(jax.device_get(got), want, 1e-6)  # info is float32
 
 

@@ -7,7 +7,7 @@ import problems
 import pytest
 from jax.sharding import PartitionSpec as P
 
-from l2rw_jax import ReweightState, reweight, reweighted_value_and_grad
+from l2rw_jax import ReweightState, l2rw, reweight, reweighted_value_and_grad
 
 both_modes = pytest.mark.parametrize("mode", ["forward", "reverse"])
 strict = pytest.mark.usefixtures("strict")
@@ -70,10 +70,10 @@ def run(tx, params, steps, **extra_args):
     ids=["sgd", "momentum", "adamw"],
 )
 def test_in_a_chain_equals_the_gradient_and_then_the_optimizer(mode, after):
-    tx = optax.chain(reweight(mode=mode), after)
+    tx = optax.chain(reweight(l2rw(mode=mode)), after)
     # An argument that nobody knows is passed over.
     got, _ = run(tx, start(), 3, unknown="argument")
-    value_and_grad = reweighted_value_and_grad(losses, clean_loss, mode=mode)
+    value_and_grad = reweighted_value_and_grad(losses, clean_loss, weighting=l2rw(mode=mode))
     params = start()
     state = after.init(params)
     for step in range(3):
@@ -87,7 +87,14 @@ def test_in_a_chain_equals_the_gradient_and_then_the_optimizer(mode, after):
 @both_modes
 def test_inner_momentum_follows_the_real_weighted_gradients(mode):
     params, (reweighted, _) = run(
-        optax.chain(reweight(optax.sgd(0.5, momentum=0.9), mode=mode), optax.sgd(0.1)), start(), 4
+        optax.chain(
+            reweight(
+                l2rw(optax.sgd(0.5, momentum=0.9), mode=mode),
+            ),
+            optax.sgd(0.1),
+        ),
+        start(),
+        4,
     )
     # By hand: the look-ahead of zero gradient moves along the trace, and w_i ~ max(u_i, 0).
     by_hand, trace = start(), jax.tree.map(jnp.zeros_like, start())
@@ -102,7 +109,7 @@ def test_inner_momentum_follows_the_real_weighted_gradients(mode):
         trace = jax.tree.map(lambda t, g: 0.9 * t + g, trace, grads)
         by_hand = jax.tree.map(lambda p, g: p - 0.1 * g, by_hand, grads)
     problems.assert_close(params, by_hand, 1e-12)
-    problems.assert_close(reweighted.inner_state[0].trace, trace, 1e-12)
+    problems.assert_close(reweighted.lookahead_state[0].trace, trace, 1e-12)
     np.testing.assert_allclose(reweighted.info.clean_loss, clean_loss(ahead, clean), rtol=1e-6)
 
 
@@ -110,9 +117,11 @@ def test_inner_momentum_follows_the_real_weighted_gradients(mode):
 @both_modes
 def test_info_against_numpy(mode):
     batch, clean = data(0)
-    params, tx = start(), reweight(mode=mode)
+    params, tx = start(), reweight(l2rw(mode=mode))
     _, state = tx.update(None, tx.init(params), params, **fns(batch, clean))
-    _, aux = reweighted_value_and_grad(losses, clean_loss, mode=mode)(params, batch, clean)[0]
+    _, aux = reweighted_value_and_grad(losses, clean_loss, weighting=l2rw(mode=mode))(
+        params, batch, clean
+    )[0]
     weights = np.asarray(aux.weights)
     assert 0 < np.sum(weights > 0) < 6
     info = state.info
@@ -137,7 +146,7 @@ def test_info_counts_a_nonfinite_score():
 @both_modes
 def test_all_zero_weights_give_a_zero_update(mode):
     params = {"w": jnp.zeros(3), "b": jnp.zeros(())}
-    tx = reweight(mode=mode)
+    tx = reweight(l2rw(mode=mode))
     updates, state = tx.update(None, tx.init(params), params, **fns(*opposite()))
     problems.assert_equal(updates, params)
     assert (state.info.num_active, state.info.effective_sample_size, state.info.loss) == (0, 0, 0)
@@ -145,7 +154,7 @@ def test_all_zero_weights_give_a_zero_update(mode):
 
 def test_min_weight_reaches_the_weights():
     params = {"w": jnp.zeros(3), "b": jnp.zeros(())}
-    tx = reweight(min_weight=1e9)  # so large that it levels all scores
+    tx = reweight(l2rw(min_weight=1e9))  # so large that it levels all scores
     _, state = tx.update(None, tx.init(params), params, **fns(*opposite()))
     np.testing.assert_allclose(state.info.effective_sample_size, 3, rtol=1e-6)
 
@@ -154,7 +163,7 @@ def test_min_weight_reaches_the_weights():
 def test_scan_and_jit_keep_the_state_as_init_made_it(x64):
     with jax.enable_x64(x64):
         params = start()
-        tx = optax.chain(reweight(optax.sgd(0.1, momentum=0.9)), optax.adam(0.1))
+        tx = optax.chain(reweight(l2rw(optax.sgd(0.1, momentum=0.9))), optax.adam(0.1))
         batches = jax.tree.map(lambda *x: jnp.stack(x), *(data(step) for step in range(3)))
 
         def step(carry, batch):
@@ -174,7 +183,7 @@ def test_scan_and_jit_keep_the_state_as_init_made_it(x64):
 
 def test_a_step_is_traced_once():
     """Whatever init returned, a step returns the same types: nothing is compiled again."""
-    tx = optax.chain(reweight(optax.sgd(0.1, momentum=0.9)), optax.adam(0.1))
+    tx = optax.chain(reweight(l2rw(optax.sgd(0.1, momentum=0.9))), optax.adam(0.1))
 
     @jax.jit
     @chex.assert_max_traces(n=1)
@@ -191,7 +200,7 @@ def test_a_step_is_traced_once():
 
 
 def test_the_state_is_a_pytree_of_arrays_that_comes_back_from_numpy():
-    tx = optax.chain(reweight(optax.sgd(0.1, momentum=0.9)), optax.sgd(0.1))
+    tx = optax.chain(reweight(l2rw(optax.sgd(0.1, momentum=0.9))), optax.sgd(0.1))
     params, state = run(tx, start(), 2)
     assert isinstance(state[0], ReweightState)
     leaves, structure = jax.tree.flatten(state)
@@ -217,31 +226,31 @@ def test_init_under_a_trace_checks_the_derivative_with_stand_ins(trace):
     init = TRACES[trace]
     for inner, match in [(optax.adam(0.1), "is not finite"), (optax.lion(0.1), "vanishes")]:
         with pytest.raises(ValueError, match=match):
-            init(reweight(inner).init)(jnp.ones((2, 3)))
-    state = init(reweight(optax.adam(0.1, eps_root=1e-8)).init)(jnp.ones((2, 3)))
-    assert state.inner_state[0].mu.shape == (2, 3)
+            init(reweight(l2rw(inner)).init)(jnp.ones((2, 3)))
+    state = init(reweight(l2rw(optax.adam(0.1, eps_root=1e-8))).init)(jnp.ones((2, 3)))
+    assert state.lookahead_state[0].mu.shape == (2, 3)
 
 
 def test_the_check_of_a_large_model_under_a_trace_needs_no_second_model():
     shapes = {"w": jax.ShapeDtypeStruct((1 << 20, 1 << 12), jnp.float32)}  # 16 GiB
     with pytest.raises(ValueError, match="is not finite"):
-        jax.eval_shape(reweight(optax.adam(0.1)).init, shapes)
-    jax.eval_shape(reweight(optax.sgd(0.1, momentum=0.9)).init, shapes)
+        jax.eval_shape(reweight(l2rw(optax.adam(0.1))).init, shapes)
+    jax.eval_shape(reweight(l2rw(optax.sgd(0.1, momentum=0.9))).init, shapes)
 
 
 def test_the_check_under_a_trace_keeps_the_shapes_that_an_inner_may_know():
     anchor = jnp.ones((300, 300))
     pull = optax.stateless(lambda updates, params: jax.tree.map(lambda u: u + anchor, updates))
-    jax.eval_shape(reweight(optax.chain(pull, optax.sgd(0.1, 0.9))).init, anchor)
+    jax.eval_shape(reweight(l2rw(optax.chain(pull, optax.sgd(0.1, 0.9)))).init, anchor)
     floats = {"w": jnp.ones(2), "c": 0.1}
-    jax.jit(lambda w: reweight(optax.sgd(0.1)).init(floats | {"w": w}))(floats["w"])
+    jax.jit(lambda w: reweight(l2rw(optax.sgd(0.1))).init(floats | {"w": w}))(floats["w"])
 
 
 def test_an_inner_with_a_traced_rate_is_not_checked():
     """Its derivative is unknown until the program runs."""
 
     def rate_of(rate):
-        return reweight(optax.sgd(rate, momentum=0.9)).init(start()).inner_state
+        return reweight(l2rw(optax.sgd(rate, momentum=0.9))).init(start()).lookahead_state
 
     assert jax.tree.leaves(jax.jit(rate_of)(0.1))
 
@@ -333,9 +342,17 @@ def test_trap_what_comes_after_moves_the_parameters_at_all_zero_weights(after):
 @pytest.mark.parametrize(
     ("options", "error", "match"),
     [
-        ({"inner": 0.1}, TypeError, "inner: got float; takes an optax.GradientTransformation"),
-        ({"inner": optax.constant_schedule(0.1)}, TypeError, "inner: got function; takes an optax"),
-        ({"inner": optax.sgd}, TypeError, "inner: got function; takes an optax"),
+        (
+            {"lookahead": 0.1},
+            TypeError,
+            "lookahead: got float; takes an optax.GradientTransformation",
+        ),
+        (
+            {"lookahead": optax.constant_schedule(0.1)},
+            TypeError,
+            "lookahead: got function; takes an optax",
+        ),
+        ({"lookahead": optax.sgd}, TypeError, "lookahead: got function; takes an optax"),
         (
             {"mode": "fast"},
             ValueError,
@@ -347,7 +364,7 @@ def test_trap_what_comes_after_moves_the_parameters_at_all_zero_weights(after):
 )
 def test_options_are_checked_at_once(options, error, match):
     with pytest.raises(error, match=match):
-        reweight(**options)
+        l2rw(**options)
 
 
 @pytest.mark.parametrize(
@@ -366,7 +383,7 @@ def test_options_are_checked_at_once(options, error, match):
 )
 def test_init_refuses_an_inner_without_a_derivative(inner, match):
     with pytest.raises(ValueError, match=match):
-        reweight(inner).init(start())
+        reweight(l2rw(inner)).init(start())
 
 
 @both_modes
@@ -404,13 +421,15 @@ def test_init_refuses_an_inner_without_a_derivative(inner, match):
     ],
 )
 def test_update_errors(changes, error, match, mode):
-    tx = reweight(mode=mode)
+    tx = reweight(l2rw(mode=mode))
     arguments = {"params": start(), **fns(*data(0))} | changes
     with pytest.raises(error, match=match):
         tx.update(None, tx.init(start()), **arguments)
 
 
 def test_an_inner_that_keeps_a_state_needs_it():
-    tx, state = reweight(optax.sgd(0.1, momentum=0.9)), reweight().init(start())
-    with pytest.raises(ValueError, match=r"inner_state: got None, .* pass the state that follows"):
-        tx.update(None, state._replace(inner_state=None), start(), **fns(*data(0)))
+    tx, state = reweight(l2rw(optax.sgd(0.1, momentum=0.9))), reweight().init(start())
+    with pytest.raises(
+        ValueError, match=r"lookahead_state: got None, .* pass the state that follows"
+    ):
+        tx.update(None, state._replace(lookahead_state=None), start(), **fns(*data(0)))

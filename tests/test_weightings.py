@@ -220,7 +220,9 @@ def test_learned_asks_for_what_it_needs():
     fn = value_and_grad(
         problem.losses, problem.clean_loss, weighting=learned(by_label, lookahead=optax.sgd(0.1))
     )
-    with pytest.raises(TypeError, match=r"params: got list; learned\(\) takes a tuple \(params, phi\)"):
+    with pytest.raises(
+        TypeError, match=r"params: got list; learned\(\) takes a tuple \(params, phi\)"
+    ):
         fn(list(problem.params), problem.batch, problem.clean)
 
 
@@ -274,9 +276,7 @@ def test_evidence_is_its_formula(m, parts):
     easy = [problem.losses(problem.params, problem.clean | {"y": jnp.full(m, k)}) for k in range(4)]
     problem = problem._replace(clean=problem.clean | {"y": jnp.argmin(jnp.stack(easy), 0)})
     for mask, chosen in ((None, lambda g: g), ((False, True), lambda g: g[1])):
-        fn = value_and_grad(
-            problem.losses, problem.losses, weighting=evidence(mask, parts=parts)
-        )
+        fn = value_and_grad(problem.losses, problem.losses, weighting=evidence(mask, parts=parts))
         (loss, aux), grads = jax.jit(fn)(problem.params, problem.batch, problem.clean)
         weights, scores = evidence_reference(problem, min(parts, m), chosen)
         np.testing.assert_allclose(aux.scores, scores, rtol=1e-9)
@@ -341,7 +341,9 @@ def test_evidence_leaves_a_broken_row_out_and_does_not_change_the_others():
 def test_evidence_wants_the_clean_losses_of_at_least_two_examples():
     problem = problems.mlp()
     fn = value_and_grad(problem.losses, problem.clean_loss, weighting=evidence())
-    with pytest.raises(ValueError, match=r"clean_loss_fn's result: got shape \(\), a mean; evidence"):
+    with pytest.raises(
+        ValueError, match=r"clean_loss_fn's result: got shape \(\), a mean; evidence"
+    ):
         fn(problem.params, problem.batch, problem.clean)
     fn = value_and_grad(problem.losses, problem.losses, weighting=evidence())
     with pytest.raises(ValueError, match="got 1 clean example; evidence takes at least 2"):
@@ -501,7 +503,9 @@ def test_an_old_name_says_the_new_one():
         with pytest.raises(TypeError, match=match):
             value_and_grad(problem.losses, problem.losses, **options)
     for options in ({"inner": None}, {"mode": "forward"}, {"min_weight": 0.0}):
-        with pytest.raises(TypeError, match=r": moved in version 0.3.0; pass it as reweight\(l2rw\("):
+        with pytest.raises(
+            TypeError, match=r": moved in version 0.3.0; pass it as reweight\(l2rw\("
+        ):
             reweight(**options)
     for wrong in (l2rw, None, 3, "l2rw", optax.sgd(0.1)):
         with pytest.raises(TypeError, match=r"weighting: got .*takes l2rw\(\), evidence\(\)"):

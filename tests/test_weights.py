@@ -153,28 +153,34 @@ def test_min_weight_leaves_the_weights_dtype():
 # Groups.
 
 
-def grouped(scores, groups, num_groups, least=0.0):
+def grouped(scores, groups, least=0.0):
     """The definition in float64: each example gets the rectified sum of its group's scores."""
     finite = np.isfinite(scores)
-    sums = np.bincount(groups, np.where(finite, scores, 0).astype(np.float64), num_groups)
-    rectified = np.where(finite, np.maximum(sums, least)[groups], 0)
+    known = np.where(finite, scores, 0).astype(np.float64)
+    sums = np.array([known[groups == group].sum() for group in groups])
+    rectified = np.where(finite, np.maximum(sums, least), 0)
     return rectified / (rectified.sum() or 1)
 
 
 @settings(max_examples=30)
-@given(st.data(), st.sampled_from([1, 5, 8]), st.sampled_from([1, 3]))
-def test_groups_against_the_definition(data, b, num_groups):
+@given(st.data(), st.sampled_from([1, 5, 8]))
+def test_groups_against_the_definition(data, b):
     scores = data.draw(
         st.lists(floats(-(2.0**20), 2.0**20) | st.just(np.nan), min_size=b, max_size=b)
     )
     scores = np.array(scores, np.float32)
-    groups = np.array(data.draw(st.lists(st.integers(0, num_groups - 1), min_size=b, max_size=b)))
+    ids = st.sampled_from([0, -3, 9_000_000_000, 9_000_000_000 + 2**32])  # equal in 32 bits
+    groups = np.array(data.draw(st.lists(ids, min_size=b, max_size=b)))
     least = data.draw(st.sampled_from([0.0, 0.5]))
     with jax.enable_x64(True):
-        got = example_weights(
-            scores.astype(np.float64), groups=groups, num_groups=num_groups, min_weight=least
-        )
-    np.testing.assert_allclose(got, grouped(scores, groups, num_groups, least), 1e-9, 1e-12)
+        got = example_weights(scores.astype(np.float64), groups=groups, min_weight=least)
+    np.testing.assert_allclose(got, grouped(scores, groups, least), 1e-9, 1e-12)
+    np.testing.assert_allclose(
+        example_weights(scores, groups=groups, min_weight=least),
+        grouped(scores, groups, least),
+        rtol=1e-3,
+        atol=1e-6,
+    )
 
 
 @settings(max_examples=20)
@@ -190,14 +196,13 @@ def test_one_group_for_all_is_all_or_nothing():
     np.testing.assert_array_equal(example_weights(np.array([-3.0, 1.0, 1.0]), groups=zeros), 0)
 
 
-def test_groups_of_the_issue_in_every_way_to_call_it():
-    scores, groups = np.array([1.0, 2.0, -4.0, 3.0], "f4"), np.array([0, 0, 1, 1])
+def test_groups_in_every_way_to_call_it():
+    scores, groups = np.array([1.0, 2.0, -4.0, 3.0], "f4"), np.array([0, 0, 1, 1]) * 2**30
     want = [0.5, 0.5, 0, 0]
     np.testing.assert_array_equal(example_weights(scores, groups=groups), want)
-    jitted = jax.jit(example_weights, static_argnames="num_groups")
-    np.testing.assert_array_equal(jitted(scores, groups=groups, num_groups=7), want)
+    np.testing.assert_array_equal(jax.jit(example_weights)(scores, groups=groups), want)
     halves = jax.vmap(
-        lambda s, g: example_weights(s, groups=g, num_groups=2, axis_name="half"), axis_name="half"
+        lambda s, g: example_weights(s, groups=g, axis_name="half"), axis_name="half"
     )(scores.reshape(2, 2).T, groups.reshape(2, 2).T)  # each half has one example of each group
     np.testing.assert_array_equal(halves.T.ravel(), want)
 
@@ -205,10 +210,8 @@ def test_groups_of_the_issue_in_every_way_to_call_it():
 @pytest.mark.parametrize("dtype", ["uint8", "int8", "uint16", "int64"])
 def test_groups_of_a_narrow_dtype(dtype):
     groups = np.array([0, 0, 99, 99], dtype)
-    want = np.array([3, 3, 4, 4]) / 14
-    for num_groups in (None, 100, 300):
-        got = example_weights(np.array([1, 2, 1, 3], "f4"), groups=groups, num_groups=num_groups)
-        np.testing.assert_allclose(got, want, rtol=1e-6)
+    got = example_weights(np.array([1, 2, 1, 3], "f4"), groups=groups)
+    np.testing.assert_allclose(got, np.array([3, 3, 4, 4]) / 14, rtol=1e-6)
 
 
 def test_huge_scores_of_a_group_do_not_overflow():
@@ -216,30 +219,37 @@ def test_huge_scores_of_a_group_do_not_overflow():
     np.testing.assert_allclose(example_weights(scores, groups=np.zeros(8, int)), 1 / 8)
 
 
-def test_a_group_out_of_range_has_weight_zero_where_values_are_not_known():
-    weights = jax.jit(lambda g: example_weights(jnp.ones(3), groups=g, num_groups=2))(
-        jnp.array([0, 2, -1])
-    )
-    np.testing.assert_array_equal(weights, [1, 0, 0])
+@pytest.mark.parametrize("top", [2.0**-126, 1e-30, 1.0, 8e37, 8.6e37, float(np.finfo("f4").max)])
+def test_weights_up_to_the_largest_float(top):
+    scores = np.array([top, top / 2, -top, 0], np.float32)
+    for fn in (example_weights, jax.jit(example_weights)):
+        np.testing.assert_allclose(fn(scores), [2 / 3, 1 / 3, 0, 0], rtol=1e-6)
+
+
+def test_a_least_weight_that_cannot_be_refused_is_no_trap():
+    """Under jit its value is not known."""
+    scores = jnp.array([3.0, -1.0, 1.0])
+    fn = jax.jit(lambda least: example_weights(scores, min_weight=least))
+    for least in (-1.0, np.nan, 0.0):
+        np.testing.assert_allclose(fn(least), [0.75, 0, 0.25], rtol=1e-6)
+    np.testing.assert_allclose(fn(np.inf), [1 / 3] * 3, rtol=1e-6)
 
 
 @pytest.mark.parametrize(
-    ("groups", "num_groups", "error", "match"),
+    ("groups", "error", "match"),
     [
-        ([0, 1], None, ValueError, r"groups: got shape \(2,\); takes \(3,\), the group of each"),
-        ([0.0, 1, 1], None, TypeError, "groups: got dtype float.*; takes integers .*np.unique"),
-        ([0, 2, 1], 2, ValueError, r"groups: got values from 0 to 2; takes integers in \[0, 2\)"),
-        ([0, -1, 1], None, ValueError, r"groups: got values from -1 to 1; takes integers in"),
-        ([0, 1, 1], 0, ValueError, "num_groups: got 0; takes an integer of at least 1"),
-        ([0, 1, 1], 2.0, ValueError, "num_groups: got 2.0; takes an integer of at least 1"),
-        (None, 2, ValueError, "groups: got None with num_groups=2; takes"),
+        ([0, 1], ValueError, r"groups: got shape \(2,\); takes \(3,\), the group of each"),
+        ([0.0, 1, 1], TypeError, "groups: got dtype float.*; takes integers .*np.unique"),
+        (["a", "b", "b"], TypeError, "groups: got dtype <U1; takes integers .*np.unique"),
+        ([0, None, 1], TypeError, "groups: got dtype object; takes integers .*np.unique"),
     ],
 )
-def test_groups_errors(groups, num_groups, error, match):
+def test_groups_errors(groups, error, match):
     with pytest.raises(error, match=match):
-        example_weights(jnp.ones(3), groups=groups, num_groups=num_groups)
+        example_weights(jnp.ones(3), groups=groups)
 
 
-def test_the_number_of_groups_is_needed_where_values_are_not_known():
-    with pytest.raises(ValueError, match=r"num_groups: got None; needed with groups under jax.jit"):
-        jax.jit(lambda g: example_weights(jnp.ones(3), groups=g))(jnp.array([0, 1, 1]))
+def test_the_number_of_groups_is_not_needed_any_more():
+    with pytest.warns(UserWarning, match="num_groups: not needed since version 0.3.0"):
+        weights = example_weights(jnp.ones(2), groups=[0, 1], num_groups=10**9)
+    np.testing.assert_allclose(weights, 0.5)

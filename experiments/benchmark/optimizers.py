@@ -219,7 +219,7 @@ def row(name: str) -> Row:
     if takes_optimizer(name):
         around = descends(build(name, optax.chain(l2rw_jax.reweight(), SGD), partial=True))
     try:
-        l2rw_jax.reweight(tx).init(problem().params)
+        l2rw_jax.reweight(l2rw(tx)).init(problem().params)
         inner = "yes"
     except Exception as error:
         inner = f"no: {reason(error)}"

@@ -265,7 +265,9 @@ def _make_forward(
         parts = images.reshape(-1, count, *images.shape[1:]).swapaxes(0, 1)
         keys = jax.random.split(rng, count)
         logits, states = jax.lax.map(lambda part_: part(params, *part_), (parts, keys))
-        return logits.swapaxes(0, 1).reshape(-1, logits.shape[-1]), jax.tree.map(lambda s: s.mean(0), states)
+        return logits.swapaxes(0, 1).reshape(-1, logits.shape[-1]), jax.tree.map(
+            lambda s: s.mean(0), states
+        )
 
     return forward
 

@@ -13,7 +13,7 @@ import optax
 import problems
 import pytest
 
-from l2rw_jax import example_scores, reweight, reweighted_value_and_grad
+from l2rw_jax import example_scores, l2rw, reweight, reweighted_value_and_grad
 
 TOKENS, LENGTH, WIDTH, LAYERS, RANK = 8, 10, 16, 2, 2
 
@@ -171,7 +171,7 @@ def test_lora_trains_the_adapters_as_if_they_were_the_only_parameters():
     optimizer = optax.partition(
         {"trained": optax.adam(0.03), "frozen": optax.set_to_zero()}, labels
     )
-    masked = reweight(lookahead_mask={"base": False, "adapters": True})
+    masked = reweight(l2rw(mask={"base": False, "adapters": True}))
     params, info = train(
         optax.chain(masked, optimizer),
         {"base": base, "adapters": adapters},

@@ -7,9 +7,9 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from l2rw_jax._weightings import by
 
 from l2rw_jax import losses
-from l2rw_jax._weightings import by
 from l2rw_jax.data import sample, sample_without_replacement
 from l2rw_jax.methods import Method, get_method
 from l2rw_jax.models import Model, create_model

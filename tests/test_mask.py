@@ -9,7 +9,7 @@ import optax
 import problems
 import pytest
 
-from l2rw_jax import example_scores, reweight, reweighted_value_and_grad
+from l2rw_jax import example_scores, l2rw, reweight, reweighted_value_and_grad
 
 pytestmark = pytest.mark.usefixtures("strict")
 
@@ -27,7 +27,7 @@ MASKS = {
 def problem():
     with jax.enable_x64(True):
         made = problems.mlp()
-        return made, problems.inner_states(made)
+        return made, problems.lookahead_states(made)
 
 
 def closure(mask, params):
@@ -61,7 +61,7 @@ def test_equals_the_closure_form_exactly(mask, mode, jit):
             lambda p: made.clean_loss(p, made.clean),
             params,
             mode=mode,
-            lookahead_mask=MASKS[mask],
+            mask=MASKS[mask],
         )
 
     def alone(moving):
@@ -86,7 +86,7 @@ def test_equals_the_closure_form_exactly(mask, mode, jit):
 )
 def test_forward_reverse_and_finite_differences_agree_with_an_inner_optimizer(name, mask):
     made, states = problem()
-    inner, state = problems.INNERS[name], states[name]
+    inner, state = problems.LOOKAHEADS[name], states[name]
     moving, merge = closure(MASKS[mask], made.params)
 
     @jax.jit
@@ -96,10 +96,10 @@ def test_forward_reverse_and_finite_differences_agree_with_an_inner_optimizer(na
                 lambda p: made.losses(p, made.batch),
                 lambda p: made.clean_loss(p, made.clean),
                 made.params,
-                inner=inner,
-                inner_state=state,
+                lookahead=inner,
+                lookahead_state=state,
                 mode=mode,
-                lookahead_mask=MASKS[mask],
+                mask=MASKS[mask],
             )
             for mode in MODES
         }
@@ -125,7 +125,9 @@ def test_forward_reverse_and_finite_differences_agree_with_an_inner_optimizer(na
 def test_the_gradient_is_that_of_all_parameters(mode):
     made, _ = problem()
     fn = reweighted_value_and_grad(
-        made.losses, made.clean_loss, mode=mode, lookahead_mask=(False, True)
+        made.losses,
+        made.clean_loss,
+        weighting=l2rw(mode=mode, mask=(False, True)),
     )
     (_, aux), grads = fn(*made[2:])
     want = jax.grad(lambda p: jnp.vdot(aux.weights, made.losses(p, made.batch)))(made.params)
@@ -136,9 +138,9 @@ def test_frozen_parameters_that_are_left_out_change_who_is_active():
     """What the mask is for: without it, scores follow directions that never move."""
     made = problems.mlp(b=256, m=8)
     active = [
-        reweighted_value_and_grad(made.losses, made.clean_loss, lookahead_mask=mask)(*made[2:])[0][
-            1
-        ].weights
+        reweighted_value_and_grad(made.losses, made.clean_loss, weighting=l2rw(mask=mask))(
+            *made[2:]
+        )[0][1].weights
         > 0
         for mask in (None, (False, True))
     ]
@@ -150,10 +152,12 @@ def test_in_a_chain_with_frozen_parameters():
     made, _ = problem()
     labels = ("frozen", "trained")
     tx = optax.chain(
-        reweight(optax.sgd(0.1, momentum=0.9), lookahead_mask=(False, True)),
+        reweight(
+            l2rw(optax.sgd(0.1, momentum=0.9), mask=(False, True)),
+        ),
         optax.partition({"frozen": optax.set_to_zero(), "trained": optax.adam(0.1)}, labels),
     )
-    head_tx = optax.chain(reweight(optax.sgd(0.1, momentum=0.9)), optax.adam(0.1))
+    head_tx = optax.chain(reweight(l2rw(optax.sgd(0.1, momentum=0.9))), optax.adam(0.1))
     params, state = made.params, tx.init(made.params)
     head, head_state = params[1], head_tx.init(params[1])
     for _ in range(3):
@@ -184,8 +188,10 @@ def test_an_inner_is_only_checked_where_it_moves():
         {"adam": optax.adam(0.1), "sgd": optax.sgd(0.1)}, {"frozen": "adam", "head": "sgd"}
     )
     with pytest.raises(ValueError, match="is not finite"):
-        reweight(inner).init(params)
-    reweight(inner, lookahead_mask={"frozen": False, "head": True}).init(params)
+        reweight(l2rw(inner)).init(params)
+    reweight(
+        l2rw(inner, mask={"frozen": False, "head": True}),
+    ).init(params)
 
 
 @pytest.mark.parametrize(
@@ -201,4 +207,6 @@ def test_an_inner_is_only_checked_where_it_moves():
 def test_errors(mask, error, match):
     made, _ = problem()
     with pytest.raises(error, match=match):
-        reweighted_value_and_grad(made.losses, made.clean_loss, lookahead_mask=mask)(*made[2:])
+        reweighted_value_and_grad(made.losses, made.clean_loss, weighting=l2rw(mask=mask))(
+            *made[2:]
+        )
