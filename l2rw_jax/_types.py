@@ -16,7 +16,7 @@ Pullback = Callable[[jax.Array], tuple[optax.Updates]]  # [b] -> (gradient,)
 
 
 class LossFn(Protocol):
-    """A batch's losses ``[b]`` (and aux with ``has_aux``); of a clean batch also ``[]``, the mean."""
+    """A batch's losses, ``[b]`` (and aux with ``has_aux``); of a clean batch also their mean."""
 
     def __call__(self, params: optax.Params, batch: Any, /) -> Any:
         """Returns the loss."""

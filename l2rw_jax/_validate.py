@@ -29,7 +29,8 @@ def renamed(**names: str | None) -> Callable[[F], F]:
             for old in names.keys() & kwargs.keys():
                 if names[old] is not None:
                     raise TypeError(f"{old}: moved in version 0.3.0; pass it as {names[old]}.")
-                warnings.warn(f"{old}: not needed since version 0.3.0; leave it out.", stacklevel=2)
+                told = f"{old}: not needed since version 0.3.0; leave it out."
+                warnings.warn(told, stacklevel=2)
                 del kwargs[old]
             return function(*args, **kwargs)
 

@@ -89,7 +89,7 @@ def _group_sums(values: jax.Array, groups: jax.Array, axis_name: AxisName) -> ja
 
 
 def _replicated(arrays: tuple[jax.Array, ...]) -> tuple[jax.Array, ...]:
-    """The arrays ``[b]``, whole on every device of an explicit mesh; elsewhere the compiler does it."""
+    """The arrays ``[b]``, whole on every device of an explicit mesh; else the compiler does it."""
 
     def whole(x: jax.Array) -> jax.Array:
         explicit = AxisType.Explicit in jax.typeof(x).sharding.mesh.axis_types

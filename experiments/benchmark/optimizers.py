@@ -228,7 +228,7 @@ def row(name: str) -> Row:
 
 def table(rows: Iterator[Row]) -> str:
     """The rows in Markdown."""
-    header = ["`optax.`", "after `reweight`", "around it", "as `inner`"]
+    header = ["`optax.`", "after `reweight`", "around it", "as `lookahead`"]
     return to_markdown(header, [(f"`{r.name}`", r.after, r.around, r.inner) for r in rows])
 
 
