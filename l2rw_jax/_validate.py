@@ -43,8 +43,8 @@ def check_options(lookahead: Any, mode: str, min_weight: ArrayLike = 0.0) -> Non
     """Raises unless the look-ahead optimizer, the mode and the least weight are usable."""
     if lookahead is not None and not isinstance(lookahead, optax.GradientTransformation):
         raise TypeError(
-            f"lookahead: got {type(lookahead).__name__}; takes an optax.GradientTransformation, for "
-            "example optax.sgd(0.1, momentum=0.9), or None for plain SGD."
+            f"lookahead: got {type(lookahead).__name__}; takes an optax.GradientTransformation, "
+            "for example optax.sgd(0.1, momentum=0.9), or None for plain SGD."
         )
     if mode not in MODES:
         raise ValueError(f"mode: got {mode!r}; takes one of {', '.join(map(repr, MODES))}.")
@@ -127,12 +127,12 @@ def checked(losses_fn: LossesAndAux) -> LossesAndAux:
 
 def check_weights(argument: str, weights: Any, losses: jax.Array) -> jax.Array:
     """Returns ``weights`` if it is a floating array with a weight for each loss."""
-    weights = check_per_example(argument, weights)
-    if weights.shape != losses.shape:
+    checked: jax.Array = check_per_example(argument, weights)
+    if checked.shape != losses.shape:
         raise ValueError(
-            f"{argument}: got shape {weights.shape}; takes {losses.shape}, a weight for each loss."
+            f"{argument}: got shape {checked.shape}; takes {losses.shape}, a weight for each loss."
         )
-    return weights
+    return checked
 
 
 def mean_clean_loss(value: Any) -> jax.Array:
@@ -171,16 +171,14 @@ def check_pair(params: Any) -> tuple[Any, Any]:
 
 def check_groups(groups: Any, scores: jax.Array) -> jax.Array:
     """Returns the groups as integers ``[b]`` that are equal where the given ones are."""
-    if isinstance(groups, jax.core.Tracer):
-        ids, dtype = groups, groups.dtype
-    else:  # of ids that jax would cut to 32 bits, only which are the same matters
+    ids: Any = groups
+    if not isinstance(groups, jax.core.Tracer):  # of ids that jax would cut to 32 bits, only which are the same matters
         ids = np.asarray(groups)
-        dtype = ids.dtype
-        if jnp.issubdtype(dtype, jnp.integer):
+        if jnp.issubdtype(ids.dtype, jnp.integer):
             ids = np.unique(ids, return_inverse=True)[1].reshape(ids.shape)
-    if not jnp.issubdtype(dtype, jnp.integer):
+    if not jnp.issubdtype(ids.dtype, jnp.integer):
         raise TypeError(
-            f"groups: got dtype {dtype}; takes integers, for example from "
+            f"groups: got dtype {ids.dtype}; takes integers, for example from "
             "np.unique(names, return_inverse=True)[1]."
         )
     if ids.shape != scores.shape:
@@ -248,18 +246,26 @@ def resolve_lookahead(
 
 
 def check_derivative(
-    lookahead: optax.GradientTransformation | None, params: optax.Params, mask: Mask = None
+    lookahead: optax.GradientTransformation | None,
+    params: optax.Params,
+    mask: Mask = None,
+    state: optax.OptState = None,
 ) -> None:
-    """Refuses a look-ahead optimizer whose first update has no usable derivative at gradient zero.
+    """Refuses a look-ahead optimizer whose update has no usable derivative at gradient zero.
 
-    Tried in a random direction at stand-ins for the parameters, once for each of their shapes.
+    Its first update is tried in a random direction at stand-ins for the parameters, once for each
+    of their shapes. One that fails there, as Adam does, may still have a derivative at a later
+    ``state``, if the values of that are known.
     """
     if lookahead is None:
         return
     leaves, structure = jax.tree.flatten(params)
     shapes = tuple((jnp.shape(x), jnp.result_type(x)) for x in leaves)
+    flags = (*moving_flags(mask, params),)
     try:
-        problem = _derivative_problem(lookahead, structure, shapes, (*moving_flags(mask, params),))
+        problem = _derivative_problem(lookahead, structure, shapes, flags)
+        if problem and _are_known((params, state)) and jax.tree.leaves(state):
+            problem = _problem_of(_derivative(lookahead, state, params), flags)
     except _MadeOfTracedValuesError:
         return
     if problem:
@@ -283,28 +289,41 @@ def _derivative_problem(
     flags: tuple[bool, ...],
 ) -> str | None:
     """What is wrong with the derivative of the first update at gradient zero, if anything is."""
-
-    def pulled_back(params: optax.Params) -> optax.Updates:
-        state, zeros = lookahead.init(params), optax.tree.zeros_like(params)
-        _, pullback = jax.vjp(lambda grads: lookahead.update(grads, state, params)[0], zeros)
-        return pullback(optax.tree.random_like(jax.random.key(0), zeros))[0]
-
     # Outside of any mesh: inside shard_map, arrays made here would have to be of its mesh.
     nowhere = jax.sharding.use_abstract_mesh(jax.sharding.AbstractMesh((), ()))
     with jax.ensure_compile_time_eval(), nowhere:
         params = jax.tree.unflatten(structure, [_stand_in(*each) for each in shapes])
         try:
-            result = jax.jit(pulled_back)(params)
+            result = _derivative(lookahead, lookahead.init(params), params)
         except TypeError as error:
             return f"cannot be taken (its update failed: {error})"
-        moving = [x for x, flag in zip(jax.tree.leaves(result), flags, strict=True) if flag]
-        if any(isinstance(x, jax.core.Tracer) for x in moving):
-            raise _MadeOfTracedValuesError
-        if not all(bool(jnp.all(jnp.isfinite(x))) for x in moving):
-            return "is not finite"
-        if not any(bool(jnp.any(x)) for x in moving):
-            return "vanishes, so every score would be zero"
+        return _problem_of(result, flags)
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _derivative(
+    lookahead: optax.GradientTransformation, state: optax.OptState, params: optax.Params
+) -> optax.Updates:
+    """The derivative of the update by the gradient at zero, transposed, in a random direction."""
+    zeros = optax.tree.zeros_like(params)
+    _, pullback = jax.vjp(lambda grads: lookahead.update(grads, state, params)[0], zeros)
+    return pullback(optax.tree.random_like(jax.random.key(0), zeros))[0]
+
+
+def _problem_of(derivative: optax.Updates, flags: tuple[bool, ...]) -> str | None:
+    """Why no score could come of this derivative, if that is so."""
+    moving = [x for x, flag in zip(jax.tree.leaves(derivative), flags, strict=True) if flag]
+    if not _are_known(moving):
+        raise _MadeOfTracedValuesError
+    if not all(bool(jnp.all(jnp.isfinite(x))) for x in moving):
+        return "is not finite"
+    if not any(bool(jnp.any(x)) for x in moving):
+        return "vanishes, so every score would be zero"
     return None
+
+
+def _are_known(tree: Any) -> bool:
+    return not any(isinstance(x, jax.core.Tracer) for x in jax.tree.leaves(tree))
 
 
 def _stand_in(shape: tuple[int, ...], dtype: Any) -> jax.Array:

@@ -39,7 +39,7 @@ def reweighted_value_and_grad(
 
     The losses are linearised once, for the weights and for the gradient. A non-finite score gets
     weight zero, but its backward pass still runs: where that multiplies by NaN itself (a NaN pixel)
-    the gradient is NaN, and in reverse mode so is every score. Mask such inputs.
+    the gradient is NaN. Mask such inputs.
 
     Args:
       per_example_loss_fn: ``(params, batch) -> [b]``, or ``([b], aux)`` with ``has_aux``. Losses

@@ -79,7 +79,7 @@ def example_scores(
     _validate.check_axis_name(axis_name)
     _validate.check_params(params)
     optimizer, state = _validate.resolve_lookahead(lookahead, lookahead_state, params)
-    _validate.check_derivative(lookahead, params, mask)
+    _validate.check_derivative(lookahead, params, mask, state)
     return linearize_and_score(
         lambda params: (per_example_loss_fn(params), None),
         clean_loss_fn,

@@ -85,13 +85,11 @@ Value = tuple[tuple[jax.Array, ReweightAux], optax.Updates]
 
 
 class Weighting(Protocol):
-    """What ``reweighted_value_and_grad`` and ``reweight`` ask of a weighting.
+    """What ``reweighted_value_and_grad`` and ``reweight`` ask of a weighting."""
 
-    Attributes:
-      needs_clean: whether it looks at clean examples.
-    """
-
-    needs_clean: bool
+    @property
+    def needs_clean(self) -> bool:
+        """Whether it looks at clean examples."""
 
     def init(self, params: optax.Params) -> optax.OptState:
         """The first state of its look-ahead optimizer."""
@@ -205,7 +203,7 @@ class _L2RW(_WithLookahead):
         optimizer, state = _validate.resolve_lookahead(
             self.lookahead, step.lookahead_state, step.params
         )
-        _validate.check_derivative(self.lookahead, step.params, self.mask)
+        _validate.check_derivative(self.lookahead, step.params, self.mask, state)
         scored = linearize_and_score(
             step.losses_fn,
             step.clean_losses_fn,
@@ -311,17 +309,17 @@ def _shares(size: int, parts: int, axis_name: AxisName) -> jax.Array:
     Parts take turns, so that they are of nearly equal size, and the same ones on any number of
     devices.
     """
-    whole, first = size, 0
+    whole, index = size, jnp.arange(size)
     if axis_name is not None:
         whole *= jax.lax.axis_size(axis_name)
-        first = jax.lax.axis_index(axis_name) * size
+        index += jax.lax.axis_index(axis_name) * size
     if whole < 2:
         raise ValueError(
             f"clean_loss_fn's result: got {whole} clean example; evidence takes at least 2, for "
             "the spread of their votes."
         )
     parts = min(parts, whole)
-    turn = (first + jnp.arange(size)) % parts
+    turn = index % parts
     counts = whole // parts + (jnp.arange(parts) < whole % parts)
     return (turn[None, :] == jnp.arange(parts)[:, None]) / counts[:, None]
 

@@ -216,24 +216,17 @@ def nan_label():
     return w, batch | {"y": batch["y"].at[2].set(jnp.nan)}, clean
 
 
-def test_a_nan_takes_its_own_weight_only_but_reaches_the_gradient():
+@both_modes
+def test_a_nan_takes_its_own_weight_only_but_reaches_the_gradient(mode):
     """What the docstring says: zero times NaN is NaN in the backward pass."""
     w, batch, clean = nan_label()
-    fn = reweighted_value_and_grad(squares, mean_squares)
+    fn = reweighted_value_and_grad(squares, mean_squares, weighting=l2rw(mode=mode))
     (loss, aux), grads = fn(w, batch, clean)
     (want_loss, want), _ = fn(w, without(batch, 2), clean)
     assert np.isnan(aux.scores[2]) and aux.weights[2] == 0
     np.testing.assert_allclose(np.delete(aux.weights, 2), want.weights, rtol=1e-6)
     np.testing.assert_allclose(loss, want_loss, rtol=1e-6)
     assert np.all(np.isnan(grads))
-
-
-def test_a_nan_takes_every_weight_in_reverse_mode():
-    """Algorithm 1 looks ahead by zero times the gradient of every example, which is NaN here."""
-    fn = reweighted_value_and_grad(squares, mean_squares, weighting=l2rw(mode="reverse"))
-    (loss, aux), grads = fn(*nan_label())
-    assert np.all(np.isnan(aux.scores)) and np.all(np.isnan(grads))
-    problems.assert_equal((loss, aux.weights), (0.0, np.zeros(8)))
 
 
 @both_modes
@@ -355,15 +348,14 @@ def test_an_inner_that_would_train_nothing_is_refused(name, wrap):
         )
 
 
-def test_a_warm_adam_may_not_look_ahead_either():
-    """Whether a state is warm, is not known under jit: the answer does not depend on it."""
+def test_a_warm_adam_may_look_ahead_where_its_state_is_known():
     w, batch, clean = linear()
     adam = optax.adam(0.1)
     _, state = adam.update(jnp.ones(3), adam.init(w), w)
     fn = reweighted_value_and_grad(squares, mean_squares, weighting=l2rw(adam))
-    for wrapped in (fn, jax.jit(fn)):
-        with pytest.raises(ValueError, match="is not finite"):
-            wrapped(w, batch, clean, lookahead_state=state)
+    assert np.any(fn(w, batch, clean, lookahead_state=state)[0][1].weights > 0)
+    with pytest.raises(ValueError, match="is not finite"):  # a traced state may be a cold one
+        jax.jit(fn)(w, batch, clean, lookahead_state=state)
 
 
 @both_modes

@@ -197,11 +197,11 @@ def test_an_inner_is_only_checked_where_it_moves():
 @pytest.mark.parametrize(
     ("mask", "error", "match"),
     [
-        ({"w": True}, ValueError, "lookahead_mask: got PyTreeDef.*, which is no prefix of the par"),
-        ((True, True, False), ValueError, "lookahead_mask: got .*, which is no prefix"),
-        ((False, False), ValueError, "lookahead_mask: got no True, so nothing would move"),
-        ((1.0, 0.0), TypeError, "lookahead_mask: got leaves of float; takes Python bools"),
-        ((jnp.array(True), False), TypeError, "lookahead_mask: got leaves of .*; takes Python boo"),
+        ({"w": True}, ValueError, "mask: got PyTreeDef.*, which is no prefix of the par"),
+        ((True, True, False), ValueError, "mask: got .*, which is no prefix"),
+        ((False, False), ValueError, "mask: got no True, so nothing would move"),
+        ((1.0, 0.0), TypeError, "mask: got leaves of float; takes Python bools"),
+        ((jnp.array(True), False), TypeError, "mask: got leaves of .*; takes Python boo"),
     ],
 )
 def test_errors(mask, error, match):

@@ -136,7 +136,7 @@ def scores(problem, **options):
 
 def test_a_state_without_arrays_may_be_left_out():
     problem = problems.mlp()
-    problems.assert_close(scores(problem, inner=optax.sgd(0.5)), 0.5 * scores(problem), 1e-12)
+    problems.assert_close(scores(problem, lookahead=optax.sgd(0.5)), 0.5 * scores(problem), 1e-12)
 
 
 @pytest.mark.parametrize("mode", ["forward", "reverse"])

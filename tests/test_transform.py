@@ -372,12 +372,12 @@ def test_options_are_checked_at_once(options, error, match):
     [
         (
             optax.adam(0.1),
-            "inner: the derivative of its first update .* is not finite; use inner=N",
+            "lookahead: the derivative of its first update .* is not finite; use lookahead=N",
         ),
-        (optax.lion(0.1), "inner: the derivative of its first update .* vanishes, so every score"),
-        (optax.sgd(0.0), "inner: .* vanishes, so every score .* sgd with a rate above zero"),
-        (optax.polyak_sgd(), "inner: its update takes more than gradients, state and param"),
-        (optax.lbfgs(), "inner: its update takes more than gradients, state and param"),
+        (optax.lion(0.1), "lookahead: the derivative of its .* vanishes, so every score"),
+        (optax.sgd(0.0), "lookahead: .* vanishes, so every score .* sgd with a rate above zero"),
+        (optax.polyak_sgd(), "lookahead: .* cannot be taken .*missing 1 required keyword"),
+        (optax.lbfgs(), "lookahead: .* cannot be taken .*missing 3 required keyword"),
     ],
     ids=["nan", "vanishing", "rate zero", "one argument more", "three arguments more"],
 )
@@ -406,15 +406,15 @@ def test_init_refuses_an_inner_without_a_derivative(inner, match):
             r"per_example_loss_fn's result: got dtype int\d+; takes a floating dtype",
         ),
         (
-            {"clean_loss_fn": lambda p: p["w"]},
+            {"clean_loss_fn": lambda p: p["w"][None]},
             ValueError,
-            r"clean_loss_fn's result: got shape \(3,\), float32; takes a floating scalar",
+            r"clean_loss_fn's result: got shape \(1, 3\), float32; takes floating losses",
         ),
         ({"params": None}, ValueError, "params: got None; takes the pytree of parameters"),
         (
             {"val_loss_fn": clean_loss},
             TypeError,
-            "val_loss_fn: renamed .* as clean_loss_fn",
+            "val_loss_fn: moved .* as clean_loss_fn",
         ),
         ({"clean_loss_fn": None}, TypeError, "clean_loss_fn: got nothing; .* reweighted_value_and"),
         ({"per_example_loss_fn": 3}, TypeError, "per_example_loss_fn: got int; .* as a keyword"),

