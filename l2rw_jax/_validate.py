@@ -172,8 +172,8 @@ def check_pair(params: Any) -> tuple[Any, Any]:
 def check_groups(groups: Any, scores: jax.Array) -> jax.Array:
     """Returns the groups as integers ``[b]`` that are equal where the given ones are."""
     ids: Any = groups
-    if not isinstance(groups, jax.core.Tracer):  # of ids that jax would cut to 32 bits, only which are the same matters
-        ids = np.asarray(groups)
+    if not isinstance(groups, jax.core.Tracer):
+        ids = np.asarray(groups)  # jax would cut them to 32 bits; only which are equal matters
         if jnp.issubdtype(ids.dtype, jnp.integer):
             ids = np.unique(ids, return_inverse=True)[1].reshape(ids.shape)
     if not jnp.issubdtype(ids.dtype, jnp.integer):
