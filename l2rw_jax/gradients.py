@@ -54,7 +54,7 @@ def reweighted_value_and_grad(
     .. math:: \textstyle\sum_i w_i \ell_i(\theta) \quad\text{and}\quad
               \sum_i w_i \nabla \ell_i(\theta), \qquad w \text{ of Eqs. 4-8, held constant}
 
-    The losses are linearised once, for the scores and for the gradient. A non-finite score gets
+    The losses have one forward pass, for the scores and for the gradient. A non-finite score gets
     weight zero, but its backward pass still runs: where that multiplies by NaN itself (a NaN pixel)
     the gradient is NaN, and in reverse mode so is every score. Mask such inputs.
 

@@ -21,7 +21,7 @@ import optax
 from l2rw_jax import _validate
 from l2rw_jax._partition import partition
 from l2rw_jax._passes import vary
-from l2rw_jax._tangents import tangents_along
+from l2rw_jax._tangents import tangents_later
 from l2rw_jax._types import AxisName, LookaheadMask, LossFn
 from l2rw_jax.gradients import ReweightAux, weighted_sum
 
@@ -136,7 +136,7 @@ def learned_value_and_grad(
         if axis_name is not None:
             clean_loss, direction = jax.lax.pmean((clean_loss, direction), axis_name)
             direction = vary(direction, axis_name)
-        slopes = tangents_along(jvp, params, pick, put)(direction)
+        slopes = tangents_later(jvp, params, pick, put)(direction)
         (phi_grads,) = weights_pullback(slopes.astype(weights.dtype))
         if axis_name is not None:
             phi_grads = jax.lax.psum(phi_grads, axis_name)

@@ -18,7 +18,7 @@ import optax
 from l2rw_jax import _validate
 from l2rw_jax._partition import partition
 from l2rw_jax._passes import after, vary
-from l2rw_jax._tangents import coarsest_epsilon, tangents_along
+from l2rw_jax._tangents import coarsest_epsilon, tangents_and_vjp
 from l2rw_jax._types import (
     AxisName,
     CleanLoss,
@@ -107,7 +107,7 @@ Scored = tuple[jax.Array, jax.Array, jax.Array, Any, Pullback]
 def linearize_and_score(
     losses_fn: LossesAndAux, clean_loss_fn: CleanLoss, params: optax.Params, lookahead: Lookahead
 ) -> Scored:
-    """Scores the examples by the one linearisation of the losses that also gives the gradient.
+    """Scores the examples by the forward pass of the losses that also gives the gradient.
 
     Returns:
       Scores ``[b]``, losses ``[b]``, the clean loss at the look-ahead of gradient zero, what
@@ -143,9 +143,10 @@ def linearize_and_score(
         clean_loss, direction = jax.lax.pmean((clean_loss, direction), axis_name)
         direction = vary(direction, axis_name)
     if mode == "forward":
-        losses, jvp, aux = jax.linearize(checked_losses_fn, params, has_aux=True)
-        tangents = tangents_along(jvp, params, pick, put)(direction)
-        return -tangents, losses, clean_loss, aux, jax.linear_transpose(jvp, params)
+        losses, tangents, aux, pullback = tangents_and_vjp(
+            checked_losses_fn, params, direction, pick, put
+        )
+        return -tangents, losses, clean_loss, aux, pullback
     losses, pullback, aux = jax.vjp(checked_losses_fn, params, has_aux=True)
     slopes = _central_differences(
         lambda moved: checked_losses_fn(put(params, moved))[0], pick(params), direction
