@@ -1,5 +1,6 @@
 """Reads the traced program of the losses: its tangents, and the precision it computes in."""
 
+import contextlib
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -7,10 +8,9 @@ import jax
 import jax.extend
 import jax.numpy as jnp
 import optax
-from jax.interpreters import partial_eval
 
 from l2rw_jax._partition import Pick, Put
-from l2rw_jax._types import Losses
+from l2rw_jax._types import Losses, LossesAndAux, Pullback
 
 _NO_FORWARD_DERIVATIVE = (
     "per_example_loss_fn: mode='forward' cannot differentiate a jax.custom_vjp function (flash "
@@ -20,40 +20,77 @@ _NO_FORWARD_DERIVATIVE = (
 )
 
 
-def tangents_along(
+def tangents_and_vjp(
+    losses_fn: LossesAndAux,
+    params: optax.Params,
+    direction: list[jax.Array],
+    pick: Pick,
+    put: Put,
+    *,
+    several: bool = False,
+) -> tuple[jax.Array, jax.Array, Any, Pullback]:
+    """The losses, their tangents along ``direction``, what comes beside them, and their pullback.
+
+    With ``several``, the leaves of ``direction`` have a leading axis, and so have the tangents.
+
+    The derivative is taken of the program that computes losses and tangents at once, and of its
+    losses alone: so the forward pass is one, also where it is a loop, in which the compiler could
+    not merge two. Under ``jax.checkpoint`` it also needs no pass of its own to be computed again.
+
+    Raises:
+      TypeError: the tangents need a forward derivative that a ``jax.custom_vjp`` function lacks.
+    """
+
+    def along(params: optax.Params) -> tuple[jax.Array, tuple[jax.Array, Any]]:
+        def one(direction: list[jax.Array]) -> tuple[jax.Array, jax.Array, Any]:
+            moving = pick(params)
+            return jax.jvp(lambda x: losses_fn(put(params, x)), (moving,), (direction,), True)
+
+        every = jax.vmap(one, out_axes=(None, 0, None)) if several else one
+        losses, tangents, aux = every(direction)
+        return losses, (tangents, aux)
+
+    with _custom_vjp_named():
+        losses, pullback, (tangents, aux) = jax.vjp(along, params, has_aux=True)
+    return losses, tangents, aux, pullback
+
+
+def tangents_later(
     jvp: Callable[[optax.Params], Any], params: optax.Params, pick: Pick, put: Put
 ) -> Callable[[list[jax.Array]], jax.Array]:
     """Returns ``direction -> [b]``, the linear map ``jvp`` on parameters of which only some move.
+
+    For a direction that is known only after the pullback. It is the map's own derivative by the
+    parameters that move: the tangents of the others are left out, where the map itself would
+    compute with zeros. Compiled, as nothing reads its value at zero.
 
     Raises:
       TypeError: the map needs a forward derivative that a ``jax.custom_vjp`` function lacks.
     """
     zeros = optax.tree.zeros_like(params)
 
+    @jax.jit
     def tangents(direction: list[jax.Array]) -> Any:
-        if len(direction) == len(jax.tree.leaves(params)):
-            return jvp(put(zeros, direction))
-        # The map's own derivative by the parameters that move: JAX leaves out the tangents of the
-        # others, where the map itself would compute with zeros.
         return jax.jvp(lambda moving: jvp(put(zeros, moving)), (pick(zeros),), (direction,))[1]
 
-    try:
-        closed = jax.make_jaxpr(tangents)(pick(params))
-    except NotImplementedError as error:
-        if "custom_lin" not in str(error):
-            raise
-        raise TypeError(_NO_FORWARD_DERIVATIVE) from None
-    # Without the map's value at zero, which nothing reads.
-    jaxpr, used = partial_eval.dce_jaxpr(closed.jaxpr, [True])
-    if any(equation.primitive.name == "custom_lin" for equation in _equations(jaxpr)):
-        raise TypeError(_NO_FORWARD_DERIVATIVE)
-
     def evaluate(direction: list[jax.Array]) -> jax.Array:
-        inputs = [x for x, is_used in zip(direction, used, strict=True) if is_used]
-        values: list[jax.Array] = jax.core.eval_jaxpr(jaxpr, closed.consts, *inputs)
-        return values[0]
+        with _custom_vjp_named():
+            values: jax.Array = tangents(direction)
+            return values
 
     return evaluate
+
+
+@contextlib.contextmanager
+def _custom_vjp_named() -> Iterator[None]:
+    """Says what to do where JAX says that a ``jax.custom_vjp`` function has no jvp."""
+    try:
+        yield
+    except (TypeError, NotImplementedError) as error:
+        # Of the function itself, or of its linear part in a program that is differentiated again.
+        if "custom_vjp" not in str(error) and "custom_lin" not in str(error):
+            raise
+        raise TypeError(_NO_FORWARD_DERIVATIVE) from None
 
 
 def coarsest_epsilon(losses_fn: Losses, params: list[jax.Array]) -> float:

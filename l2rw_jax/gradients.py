@@ -37,7 +37,7 @@ def reweighted_value_and_grad(
     .. math:: \textstyle\sum_i w_i \ell_i(\theta) \quad\text{and}\quad
               \sum_i w_i \nabla \ell_i(\theta), \qquad w \text{ held constant}
 
-    The losses are linearised once, for the weights and for the gradient. A non-finite score gets
+    The losses have one forward pass, for the weights and for the gradient. A non-finite score gets
     weight zero, but its backward pass still runs: where that multiplies by NaN itself (a NaN pixel)
     the gradient is NaN. Mask such inputs.
 

@@ -14,7 +14,7 @@ def in_micro_batches(
 ) -> tuple[LossFn, LossFn]:
     """Returns the two loss functions of whole batches, computed ``size`` examples at a time.
 
-    Each part is computed again in the backward pass (``jax.checkpoint``) and in the tangent pass.
+    Each part is computed again in the backward pass (``jax.checkpoint``).
     """
     if not isinstance(size, int | np.integer) or isinstance(size, bool) or size < 1:
         raise ValueError(f"micro_batch_size: got {size!r}; takes None or an integer of at least 1.")

@@ -17,7 +17,7 @@ import optax
 from l2rw_jax import _validate
 from l2rw_jax._partition import Pick, Put, partition
 from l2rw_jax._passes import after, vary
-from l2rw_jax._tangents import coarsest_epsilon, tangents_along
+from l2rw_jax._tangents import coarsest_epsilon, tangents_and_vjp
 from l2rw_jax._types import (
     AxisName,
     CleanLosses,
@@ -130,7 +130,7 @@ def linearize_and_score(
     mask: Mask,
     axis_name: AxisName,
 ) -> Scored:
-    """Scores the examples by the one linearisation of the losses that also gives the gradient."""
+    """Scores the examples by the forward pass of the losses that also gives the gradient."""
     params = vary(params, axis_name)
     pick, put = partition(params, mask)
     losses_fn = _validate.checked(losses_fn)
@@ -145,9 +145,7 @@ def linearize_and_score(
     # The scores' scale cancels in the weights, so it must not overflow where losses are scaled.
     direction, unit = scaled(direction)
     if mode == "forward":
-        losses, jvp, aux = jax.linearize(losses_fn, params, has_aux=True)
-        slopes = tangents_along(jvp, params, pick, put)(direction)
-        pullback = jax.linear_transpose(jvp, params)
+        losses, slopes, aux, pullback = tangents_and_vjp(losses_fn, params, direction, pick, put)
     else:
         losses, pullback, aux = jax.vjp(losses_fn, params, has_aux=True)
     if mode == "reverse":

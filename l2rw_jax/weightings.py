@@ -18,7 +18,7 @@ from jax.typing import ArrayLike
 from l2rw_jax import _validate
 from l2rw_jax._partition import partition
 from l2rw_jax._passes import after, vary
-from l2rw_jax._tangents import tangents_along
+from l2rw_jax._tangents import tangents_and_vjp, tangents_later
 from l2rw_jax._types import (
     AxisName,
     CleanLosses,
@@ -292,12 +292,12 @@ class _Evidence(_Stateless):
         directions, _ = scaled(directions)
         params = put(params, after([d[0] for d in directions], pick(params)))
 
-        losses, jvp, aux = jax.linearize(_validate.checked(step.losses_fn), params, has_aux=True)
-        votes = jax.vmap(tangents_along(jvp, params, pick, put))(directions)
+        losses, votes, aux, pullback = tangents_and_vjp(
+            _validate.checked(step.losses_fn), params, directions, pick, put, several=True
+        )
         weights, scores = _weigh_votes(
             at_least_float32(votes), at_least_float32(losses), clean_sum / clean_size, axis_name
         )
-        pullback = jax.linear_transpose(jvp, params)
         loss, grads = weighted_sum(weights, losses, pullback, axis_name)
         clean_loss = (clean_sum / clean_size).astype(clean_losses.dtype)
         return (loss, ReweightAux(weights, scores, losses, clean_loss, aux)), grads
@@ -446,7 +446,7 @@ class _Learned(_WithLookahead):
         if axis_name is not None:
             clean_loss, direction = jax.lax.pmean((clean_loss, direction), axis_name)
             direction = vary(direction, axis_name)
-        slopes = tangents_along(jvp, params, pick, put)(direction)
+        slopes = tangents_later(jvp, params, pick, put)(direction)
         (phi_grads,) = weights_pullback(slopes.astype(weights.dtype))
         if axis_name is not None:
             phi_grads = jax.lax.psum(phi_grads, axis_name)

@@ -1,5 +1,6 @@
 """Settings of every test, and the fixtures of the method's."""
 
+import gc
 import os
 import pathlib
 import shutil
@@ -44,6 +45,12 @@ def pytest_configure(config):
         if name.upper() not in os.environ:
             os.environ[name.upper()] = str(value)
             jax.config.update(name, value)
+
+
+def pytest_collection_finish(session):
+    """What is imported by now stays: the garbage collector need not go through it again."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(autouse=True)

@@ -1,6 +1,8 @@
 """Wrong uses, generated: each is refused in one line that names what is wrong; nothing is written.
 
 Of every field of a config there are cases by its type, so that a new field is covered by itself.
+Every generator is one test, which names all cases that fail. They run in this process;
+tests/experiments starts the programs and sees their exit status.
 """
 
 import pickle
@@ -10,6 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from looped import check_each
 from PIL import Image
 from programs import run_program
 
@@ -119,31 +122,32 @@ def untrained(monkeypatch):
 
 
 @pytest.mark.usefixtures("untrained")
-@pytest.mark.parametrize(("flag", "word"), FLAGS, ids=[repr(flag[:50]) for flag, _ in FLAGS])
-def test_a_wrong_flag(flag, word, tmp_path):
-    _assert_refused(run_program("sweep", [CONFIG, f"--workdir={tmp_path}/run", flag]), word)
-    assert not list(tmp_path.iterdir())
+def test_wrong_flags(tmp_path):
+    def check(flag, word):
+        _assert_refused(run_program("sweep", [CONFIG, f"--workdir={tmp_path}/run", flag]), word)
+        assert not list(tmp_path.iterdir())
+
+    check_each(check, FLAGS)
 
 
-@pytest.mark.parametrize("flag", ["--config", "--workdir"])
-def test_a_missing_flag(flag, tmp_path):
-    given = [each for each in (CONFIG, f"--workdir={tmp_path}/run") if not each.startswith(flag)]
-    _assert_refused(run_program("train", given), flag)
-    assert not list(tmp_path.iterdir())
+@pytest.mark.usefixtures("untrained")
+def test_missing_flags(tmp_path):
+    for flag, other in (("--config", f"--workdir={tmp_path}/run"), ("--workdir", CONFIG)):
+        _assert_refused(run_program("train", [other]), flag)
+        assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize(
-    "address",
-    ["localhost", ":1234", "localhost:", "localhost:0", "localhost:65536", "a b:1", "http://a:1"],
-)
-def test_a_wrong_coordinator(address, tmp_path):
-    flags = [f"--coordinator={address}", "--num_processes=2", "--process_id=1"]
-    done = run_program("train", [CONFIG, f"--workdir={tmp_path}/run", *flags])
-    _assert_refused(done, "--coordinator")
-    flags[0], flags[2] = "--coordinator=localhost:1234", "--process_id=2"
-    done = run_program("train", [CONFIG, f"--workdir={tmp_path}/run", *flags])
-    _assert_refused(done, "--process_id")
-    assert not list(tmp_path.iterdir())
+@pytest.mark.usefixtures("untrained")
+def test_wrong_coordinators(tmp_path):
+    def check(address, process, word):
+        flags = [f"--coordinator={address}", "--num_processes=2", f"--process_id={process}"]
+        done = run_program("train", [CONFIG, f"--workdir={tmp_path}/run", *flags])
+        _assert_refused(done, word)
+        assert not list(tmp_path.iterdir())
+
+    addresses = ("localhost", ":1234", "localhost:", "localhost:0", "localhost:65536", "a b:1")
+    cases = [(address, 1, "--coordinator") for address in (*addresses, "http://a:1")]
+    check_each(check, [*cases, ("localhost:1234", 2, "--process_id")])
 
 
 # Config files --------------------------------------------------------------------------------
@@ -181,24 +185,30 @@ CONFIG_FILES = {
 }
 
 
-@pytest.mark.parametrize("text", CONFIG_FILES, ids=[repr(text[-40:]) for text in CONFIG_FILES])
-def test_a_wrong_config_file(text, tmp_path):
+@pytest.mark.usefixtures("untrained")
+def test_wrong_config_files(tmp_path):
     path = tmp_path / "wrong.py"
-    path.write_bytes(text.encode("latin-1"))
-    before = _files(tmp_path)
-    done = run_program("train", [f"--config={path}", f"--workdir={tmp_path}/run"])
-    _assert_refused(done, CONFIG_FILES[text])
-    assert str(path) in done.errors or "config.stps" in done.errors
-    assert _files(tmp_path) == before and not (tmp_path / "run").exists()
+
+    def check(text, word):
+        path.write_bytes(text.encode("latin-1"))
+        before = _files(tmp_path)
+        done = run_program("train", [f"--config={path}", f"--workdir={tmp_path}/run"])
+        _assert_refused(done, word)
+        assert str(path) in done.errors or "config.stps" in done.errors
+        assert _files(tmp_path) == before and not (tmp_path / "run").exists()
+
+    check_each(check, CONFIG_FILES.items())
 
 
-@pytest.mark.parametrize(
-    "name", ["nope.py", "configs", "/dev/null", "", ":smoke", "configs/digits.py:smoek"]
-)
-def test_no_such_config(name, tmp_path):
-    done = run_program("train", [f"--config={name}", f"--workdir={tmp_path}/run"])
-    _assert_refused(done, "config")
-    assert not list(tmp_path.iterdir())
+@pytest.mark.usefixtures("untrained")
+def test_no_such_config(tmp_path):
+    def check(name):
+        done = run_program("train", [f"--config={name}", f"--workdir={tmp_path}/run"])
+        _assert_refused(done, "config")
+        assert not list(tmp_path.iterdir())
+
+    names = ("nope.py", "configs", "/dev/null", "", ":smoke", "configs/digits.py:smoek")
+    check_each(check, [(name,) for name in names])
 
 
 # Files of runs -------------------------------------------------------------------------------
@@ -220,28 +230,27 @@ DAMAGE = {
 }
 
 
-@pytest.mark.parametrize(
-    ("program", "name", "content"),
-    [
-        (program, name, content)
-        for program, names in (("sweep", DAMAGE), ("train", ("config.json", "result.json")))
-        for name in names
-        for content in DAMAGE[name]
-    ],
-)
-def test_a_damaged_file(program, name, content, finished, tmp_path):
-    workdir = shutil.copytree(finished, tmp_path / "sweep")
-    run = workdir / "l2rw/seed0"
-    (run / name).write_bytes(content)
-    before = _files(workdir)
-    if program == "sweep":
-        arguments = [f"--workdir={workdir}", "--methods=l2rw", "--seeds=1"]
-    else:
-        arguments = [f"--workdir={run}"]
-    done = run_program(program, [*SMOKE, *arguments])
-    _assert_refused(done, str(run if name == "config.json" else run / name))
-    assert "remove" in done.errors
-    assert _files(workdir) == before
+def test_damaged_files(finished):
+    run = finished / "l2rw/seed0"
+    arguments = {
+        "sweep": [*SMOKE, f"--workdir={finished}", "--methods=l2rw", "--seeds=1"],
+        "train": [*SMOKE, f"--workdir={run}"],
+    }
+    whole = _files(finished)
+
+    def check(program, name, content):
+        for path, each in whole.items():
+            path.write_bytes(each)
+        (run / name).write_bytes(content)
+        before = _files(finished)
+        done = run_program(program, arguments[program])
+        _assert_refused(done, str(run if name == "config.json" else run / name))
+        assert "remove" in done.errors
+        assert _files(finished) == before
+
+    cases = [("sweep", name, content) for name in DAMAGE for content in DAMAGE[name]]
+    cases += [("train", *case) for _, *case in cases if case[0] != "weights.npz"]
+    check_each(check, cases)
 
 
 def test_a_run_that_has_ended_says_so_again(tmp_path):
@@ -331,12 +340,7 @@ SETS = [
 ]
 
 
-def _id(case):
-    return "-".join(f"{name}={value!r}"[:40] for name, value in case[0].items())
-
-
-@pytest.mark.parametrize(("values", "word"), SETS, ids=map(_id, SETS))
-def test_a_wrong_config(values, word):
+def _assert_not_resolved(values, word):
     config = default_config().unlock()
     with config.ignore_type():
         for field, value in values.items():
@@ -349,6 +353,10 @@ def test_a_wrong_config(values, word):
     message = str(error.value)
     assert word in message
     assert len(message.splitlines()) == 1
+
+
+def test_wrong_configs():
+    check_each(_assert_not_resolved, SETS)
 
 
 # Users' own data sets ------------------------------------------------------------------------
@@ -413,11 +421,13 @@ def _assert_not_loaded(name, column, word):
     assert len(str(error.value).splitlines()) == 1
 
 
-@pytest.mark.parametrize(("arrays", "others", "column", "word"), NPZ)
-def test_a_wrong_npz(arrays, others, column, word, tmp_path):
-    kept = {key: array for key, array in (arrays | others).items() if array is not None}
-    np.savez(tmp_path / "own.npz", **kept)
-    _assert_not_loaded(f"npz:{tmp_path}/own.npz", column, word)
+def test_wrong_npz_files(tmp_path):
+    def check(arrays, others, column, word):
+        kept = {key: array for key, array in (arrays | others).items() if array is not None}
+        np.savez(tmp_path / "own.npz", **kept)
+        _assert_not_loaded(f"npz:{tmp_path}/own.npz", column, word)
+
+    check_each(check, NPZ, name=lambda case: f"{case[2]}, {case[3]}")
 
 
 def test_an_npz_of_an_unknown_user():
@@ -436,21 +446,24 @@ DAMAGED = {
 }
 
 
-@pytest.mark.parametrize("damage", DAMAGED)
-def test_a_damaged_npz(damage, tmp_path):
-    path = tmp_path / "own.npz"
-    np.savez(path, **OF_IMAGES)
-    DAMAGED[damage](path)
-    _assert_not_loaded(f"npz:{path}", None, f"{path} cannot be read")
+def test_damaged_npz_files(tmp_path):
+    def check(damage):
+        path = tmp_path / f"{damage}.npz"
+        np.savez(path, **OF_IMAGES)
+        DAMAGED[damage](path)
+        _assert_not_loaded(f"npz:{path}", None, f"{path} cannot be read")
+
+    check_each(check, [(damage,) for damage in DAMAGED])
 
 
-@pytest.mark.parametrize(
-    "name", ["npz:", "folder:", "npz:a\nb", "folder:a\0b", "npy:a.npy", "csv:"]
-)
-def test_no_own_data_set(name):
-    with pytest.raises(ValueError, match=r"^name ") as error:
-        data.load(name)
-    assert len(str(error.value).splitlines()) == 1
+def test_no_own_data_set():
+    def check(name):
+        with pytest.raises(ValueError, match=r"^name ") as error:
+            data.load(name)
+        assert len(str(error.value).splitlines()) == 1
+
+    names = ("npz:", "folder:", "npz:a\nb", "folder:a\0b", "npy:a.npy", "csv:")
+    check_each(check, [(name,) for name in names])
 
 
 def _write(name, content):
@@ -522,13 +535,16 @@ FOLDERS = [  # what is changed, the column, a word of the message
 ]
 
 
-@pytest.mark.parametrize(("change", "column", "word"), FOLDERS)
-def test_a_wrong_folder(change, column, word, tmp_path):
-    root = tmp_path / "own"
-    for name in ("train/a/0", "train/a/1", "train/b/0", "train/b/1", "test/a/0", "test/b/0"):
-        _picture(f"{name}.png")(root)
-    change(root)
-    _assert_not_loaded(f"folder:{root}", column, word)
+def test_wrong_folders(tmp_path):
+    def check(change, column, word):
+        root = tmp_path / "own"
+        shutil.rmtree(root, ignore_errors=True)
+        for name in ("train/a/0", "train/a/1", "train/b/0", "train/b/1", "test/a/0", "test/b/0"):
+            _picture(f"{name}.png")(root)
+        change(root)
+        _assert_not_loaded(f"folder:{root}", column, word)
+
+    check_each(check, FOLDERS, name=lambda case: case[2])
 
 
 # Arrays --------------------------------------------------------------------------------------
@@ -606,14 +622,12 @@ WRONG_CALLS = [
 ]
 
 
-@pytest.mark.parametrize(
-    ("function", "arguments", "name", "i"),
-    WRONG_CALLS,
-    ids=[f"{f.__name__}-{name}-{i}" for f, _, name, i in WRONG_CALLS],
-)
-def test_a_wrong_argument(function, arguments, name, i):
-    with pytest.raises((ValueError, TypeError)) as error:
-        function(**arguments | {name: ARRAYS[name][i]})
-    message = str(error.value)
-    assert ("method" if function is get_method else name) in message
-    assert len(message.splitlines()) == 1
+def test_wrong_arguments():
+    def check(function, arguments, name, i):
+        with pytest.raises((ValueError, TypeError)) as error:
+            function(**arguments | {name: ARRAYS[name][i]})
+        message = str(error.value)
+        assert ("method" if function is get_method else name) in message
+        assert len(message.splitlines()) == 1
+
+    check_each(check, WRONG_CALLS, name=lambda case: f"{case[0].__name__}, {case[2]}, {case[3]}")

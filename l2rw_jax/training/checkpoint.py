@@ -79,6 +79,8 @@ def restore_newest(
             continue
         for unreadable in torn:  # or the run could not save that step again
             checkpoints.delete(unreadable)
+        if torn:
+            gc.collect()  # as in without_tracebacks, here of the tasks that could not read
         return restored
     if torn:
         raise RunError(
@@ -146,8 +148,10 @@ def without_tracebacks() -> Iterator[None]:
     added = leave_out_tracebacks()
     try:
         yield
-    finally:
+    except BaseException:
         gc.collect()  # asyncio reports a task's exception when the task is deleted
+        raise
+    finally:
         for logger in added:
             logger.removeFilter(_is_news)
 

@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from looped import check_each
 
 from l2rw_jax import data
 
@@ -67,66 +68,69 @@ BAD = {
 MORE = {data.to_float: ["dtype"], data.split: ["balanced"]}
 MORE[data.load] = ["lazy", "data_dir", "cache_dir"]
 CASES = [
-    pytest.param(function, argument, value, id=f"{function.__name__}-{argument}-{value!r:.30}")
+    (function, argument, value)
     for function, arguments in GOOD.items()
     for argument in [*arguments, *MORE.get(function, [])]
     for value in BAD[argument]
 ]
 
 
-@pytest.mark.parametrize("function", GOOD, ids=lambda function: function.__name__)
-def test_good_arguments_pass(function):
-    function(**GOOD[function])
+def test_good_arguments_pass():
+    check_each(lambda function: function(**GOOD[function]), [(function,) for function in GOOD])
 
 
-@pytest.mark.parametrize(("function", "argument", "value"), CASES)
-def test_a_bad_argument_is_refused_by_name(function, argument, value):
-    with pytest.raises(ValueError) as error:
-        function(**(GOOD[function] | {argument: value}))
-    message = str(error.value)
-    assert message.startswith((f"{argument} is ", f"{argument} span ", f"{argument} has "))
-    assert ": give " in message and "\n" not in message and len(message) < 200
+def test_a_bad_argument_is_refused_by_name():
+    def check(function, argument, value):
+        with pytest.raises(ValueError) as error:
+            function(**(GOOD[function] | {argument: value}))
+        message = str(error.value)
+        assert message.startswith((f"{argument} is ", f"{argument} span ", f"{argument} has "))
+        assert ": give " in message and "\n" not in message and len(message) < 200
+
+    check_each(check, CASES)
 
 
-@pytest.mark.parametrize(
-    ("function", "changes", "message"),
-    [
-        (data.sample, {"n": 0}, "n is 0: give an integer in 1..2147483647"),
-        (
-            data.sample_without_replacement,
-            {"n": 3, "size": 4},
-            "size is 4: give at most n=3 when drawing without replacement",
-        ),
-        (data.uniform_flip, {"seed": None}, "seed is None: give an integer of at least 0"),
-        (data.split, {"val_size": 1.5}, "val_size is 1.5: give an integer of at least 0"),
-        (
-            data.augment,
-            {"images": IMAGES[0]},
-            "images is uint8 [4, 4, 1]: give uint8 or floats of shape [b, H, W, C]",
-        ),
-        (
-            data.to_float,
-            {"images": np.zeros(3, int)},
-            "images is int64 [3]: give uint8 or floats of any shape",
-        ),
-        (data.uniform_flip, {"labels": []}, "labels is float64 [0]: give integers of shape [n]"),
-        (
-            data.sample_balanced,
-            {"counts": np.array([3, 4])},
-            "counts has 3 examples of class 0, labels hold 4: give how often each class is among "
-            "the labels",
-        ),
-        (
-            data.sample_balanced,
-            {"labels": LABELS[:0]},
-            "n is 0: give an integer in 1..2147483647",
-        ),
-    ],
-)
-def test_the_line_says_what_came_and_what_to_give(function, changes, message):
-    with pytest.raises(ValueError) as error:
-        function(**(GOOD[function] | changes))
-    assert str(error.value) == message
+LINES = [
+    (data.sample, {"n": 0}, "n is 0: give an integer in 1..2147483647"),
+    (
+        data.sample_without_replacement,
+        {"n": 3, "size": 4},
+        "size is 4: give at most n=3 when drawing without replacement",
+    ),
+    (data.uniform_flip, {"seed": None}, "seed is None: give an integer of at least 0"),
+    (data.split, {"val_size": 1.5}, "val_size is 1.5: give an integer of at least 0"),
+    (
+        data.augment,
+        {"images": IMAGES[0]},
+        "images is uint8 [4, 4, 1]: give uint8 or floats of shape [b, H, W, C]",
+    ),
+    (
+        data.to_float,
+        {"images": np.zeros(3, int)},
+        "images is int64 [3]: give uint8 or floats of any shape",
+    ),
+    (data.uniform_flip, {"labels": []}, "labels is float64 [0]: give integers of shape [n]"),
+    (
+        data.sample_balanced,
+        {"counts": np.array([3, 4])},
+        "counts has 3 examples of class 0, labels hold 4: give how often each class is among "
+        "the labels",
+    ),
+    (
+        data.sample_balanced,
+        {"labels": LABELS[:0]},
+        "n is 0: give an integer in 1..2147483647",
+    ),
+]
+
+
+def test_the_line_says_what_came_and_what_to_give():
+    def check(function, changes, message):
+        with pytest.raises(ValueError) as error:
+            function(**(GOOD[function] | changes))
+        assert str(error.value) == message
+
+    check_each(check, LINES)
 
 
 def test_narrow_numbers_are_taken_at_their_value():

@@ -105,6 +105,86 @@ def test_a_few_steps_find_the_corrupted_sequences():
     assert max(on_corrupted[-4:]) < 0.02
 
 
+def head_only(params):
+    return {name: name == "head" for name in params}
+
+
+@pytest.mark.parametrize("again", [False, True], ids=["kept", "computed again"])
+def test_the_forward_pass_is_one_in_a_loop(again):
+    """By XLA's count: two loops forward could not be merged, as passes without a loop can.
+
+    A step takes three passes and one more to compute the layers again; a look-ahead, as many over
+    the clean batch and two of the tangents; a look-ahead of the head alone, one clean pass.
+    """
+    call = jax.checkpoint(block, prevent_cse=False) if again else block
+
+    def layers(x, blocks):
+        return jax.lax.scan(lambda x, weights: (call(x, weights), None), x, blocks)[0]
+
+    def clean_loss(params, tokens):
+        return losses(params, tokens, layers).mean()
+
+    def count(fn):
+        tokens = jax.ShapeDtypeStruct((64, LENGTH), jnp.int32)
+        params = jax.eval_shape(init)
+        return jax.jit(fn).lower(params, tokens, tokens).compile().cost_analysis()["flops"]
+
+    def reweighted(mask):
+        return reweighted_value_and_grad(
+            lambda *args: losses(*args, layers), clean_loss, lookahead_mask=mask
+        )
+
+    plain = count(lambda params, tokens, _: jax.value_and_grad(clean_loss)(params, tokens))
+    passes = 4 if again else 3
+    assert count(reweighted(None)) / plain == pytest.approx((2 * passes + 2) / passes, abs=0.1)
+    assert count(reweighted(head_only)) / plain == pytest.approx((passes + 1) / passes, abs=0.1)
+
+
+POLICIES = jax.checkpoint_policies
+CHECKPOINTS = {
+    "whole": lambda fn: jax.checkpoint(fn),
+    "may be merged": lambda fn: jax.checkpoint(fn, prevent_cse=False),
+    "products kept": lambda fn: jax.checkpoint(fn, policy=POLICIES.dots_saveable),
+    "nothing kept": lambda fn: jax.checkpoint(fn, policy=POLICIES.nothing_saveable),
+    "all kept": lambda fn: jax.checkpoint(fn, policy=POLICIES.everything_saveable),
+    "nested": lambda fn: jax.checkpoint(jax.checkpoint(fn, prevent_cse=False)),
+}
+
+
+@pytest.mark.usefixtures("strict")
+@pytest.mark.parametrize(
+    "name", [n if n == "nested" else pytest.param(n, marks=pytest.mark.slow) for n in CHECKPOINTS]
+)
+def test_checkpoints_of_every_form_leave_the_scores_as_they_are(name):
+    """Of a layer inside the loop, of one among unrolled ones, and of the loop itself."""
+    wrap, params = CHECKPOINTS[name], init()
+    tokens = sequences(6, np.arange(6) % 2 == 0, seed=1)
+
+    def scan(call):
+        return lambda x, blocks: jax.lax.scan(lambda x, w: (call(x, w), None), x, blocks)[0]
+
+    def unroll(x, blocks):
+        for layer in range(LAYERS):
+            x = wrap(block)(x, jax.tree.map(operator.itemgetter(layer), blocks))
+        return x
+
+    def scores(layers, mask=None):
+        fn = reweighted_value_and_grad(
+            lambda p, x: losses(p, x, layers),
+            lambda p, x: losses(p, x, layers).mean(),
+            lookahead_mask=mask,
+        )
+        (_, aux), grads = jax.jit(fn)(params, tokens, CLEAN)
+        return aux.scores, grads
+
+    want = scores(scan(block))
+    for layers in (scan(wrap(block)), unroll, wrap(scan(block))):
+        problems.assert_close(scores(layers), want, 1e-12)
+    problems.assert_close(
+        scores(scan(wrap(block)), head_only), scores(scan(block), head_only), 1e-12
+    )
+
+
 @pytest.mark.usefixtures("strict")
 @pytest.mark.slow
 def test_a_loop_over_recomputed_layers_leaves_the_scores_as_they_are():
