@@ -1,6 +1,7 @@
 """NumPy arrays of features: .npy, memory-mapped, and .npz of one array."""
 
 import math
+import tokenize
 import zipfile
 from pathlib import Path
 from typing import IO
@@ -15,7 +16,12 @@ _HEADERS = {
     (1, 0): np.lib.format.read_array_header_1_0,
     (2, 0): np.lib.format.read_array_header_2_0,
 }
-_DAMAGED = (ValueError, TypeError, SyntaxError, KeyError, MemoryError, RecursionError, *BROKEN)
+# What reading a damaged header or array raises.
+_DAMAGED = (
+    *BROKEN,
+    *(ValueError, TypeError, SyntaxError, KeyError, MemoryError, RecursionError),
+    tokenize.TokenError,
+)
 
 
 def read_array(path: Path) -> np.ndarray:
@@ -72,8 +78,10 @@ def _load_npz(path: Path) -> np.ndarray:
 def _check_header(path: Path, file: IO[bytes], size: int) -> None:
     """Raises AuditError unless the header is that of real numbers [n, d], all in the file."""
     version = np.lib.format.read_magic(file)
-    if version not in _HEADERS:
+    if version == (3, 0):
         raise AuditError(f"--features={path}: holds named fields: save them as a table")
+    if version not in _HEADERS:
+        raise ValueError(f"its version is {version}")
     shape, _, dtype = _HEADERS[version](file)
     if dtype.hasobject:
         raise AuditError(

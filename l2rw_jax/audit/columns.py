@@ -193,9 +193,9 @@ def _why_not(values: np.ndarray, labels: np.ndarray, classes: int) -> str | None
 def numbers_rows(values: np.ndarray) -> bool:
     """Whether a column numbers the rows, and so tells their order instead of what they are.
 
-    It does if its values, in any order, are all as far apart; or are distinct integers, where as
-    many numbers drawn from the same range would repeat 20 times; or rise by the same step from
-    row to row, with few starts.
+    It does if its values, in any order, are all as far apart; or are integers that repeat ten
+    times less than if they were drawn from their range; or rise by the same step from row to row,
+    with few starts.
 
     Args:
         values: [n] numbers; NaN is no row's number.
@@ -207,15 +207,16 @@ def numbers_rows(values: np.ndarray) -> bool:
     if n < _FEWEST or not np.isfinite(values).all():
         return False
     ordered = np.sort(values)
-    if ordered[-1] - ordered[0] > _HUGE:
+    if not 0 < ordered[-1] / 2 - ordered[0] / 2 < _HUGE:
         return False
     gaps, steps = np.diff(ordered), np.diff(values)
-    if gaps[0] > 0 and np.ptp(gaps) <= 1e-6 * gaps[0]:
+    if np.ptp(gaps) <= 1e-6 * gaps[0]:
         return True
     distinct = 1 + np.count_nonzero(gaps)
-    if distinct == n and np.abs(ordered).max() < 2**53 and (values % 1 == 0).all():
-        span = gaps.sum() / math.gcd(*gaps.astype(int).tolist())
-        if n * (n - 1) / (2 * (span + 1)) >= 20:
+    if np.abs(ordered).max() < 2**53 and (values % 1 == 0).all():
+        span = 1 + gaps.sum() / math.gcd(*gaps.astype(int).tolist())
+        repeats = n + span * math.expm1(-n / span)  # expected of numbers that are drawn
+        if repeats >= 20 and n - distinct <= repeats / 10:
             return True
     step = np.median(steps)
     return bool(step != 0 and np.mean(steps == step) >= 0.9 and 2 * distinct >= n)
@@ -234,10 +235,11 @@ def is_twin(values: np.ndarray, labels: np.ndarray, classes: int) -> bool:
         classes: how many they are.
     """
     known = ~np.isnan(values)
-    codes, labels = pd.factorize(values[known])[0], labels[known]
+    values, labels = values[known], labels[known]
     n = len(labels)
-    if n < max(_FEWEST, 4 * classes):
+    if n < max(_FEWEST, 4 * classes) or len(set(values[:1000])) > 2 * classes + 50:
         return False
+    codes = pd.factorize(values)[0]
     sizes: np.ndarray = np.bincount(labels, minlength=classes)
     rows: np.ndarray = np.bincount(codes)
     common = np.argsort(-rows, kind="stable")[: 2 * classes]
@@ -284,6 +286,9 @@ def codes_of(values: np.ndarray) -> list[float]:
     >>> codes_of(np.array([0.1, 5, 3, -9999])), codes_of(np.array([9000.0, 9999, 8000]))
     ([-9999.0], [])
     """
+    ends = np.nanmin(values, initial=np.inf), np.nanmax(values, initial=-np.inf)
+    if not any(map(_is_code, ends)):
+        return []
     distinct = np.unique(values[~np.isnan(values)])
     low = list(itertools.takewhile(_is_code, distinct))
     high = list(itertools.takewhile(_is_code, distinct[len(low) :][::-1]))

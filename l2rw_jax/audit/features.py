@@ -93,7 +93,8 @@ def table_features(
             f"takes at least one"
         )
     _check_finite(path, chosen.numbers)
-    medians = {name: float(value) for name, value in chosen.numbers.median().items()}
+    middle = 2 * (chosen.numbers / 2).median()  # halved, so that no sum of two overflows
+    medians = {str(name): float(value) for name, value in middle.items()}
     recipe = Recipe(list(chosen.numbers), medians, chosen.indicators, chosen.codes)
     used = f"features: {counted(len(recipe.columns), 'column')}: {listed(recipe.columns)}"
     notes = [used, *chosen.notes, *_filled(chosen.numbers)]

@@ -55,7 +55,7 @@ def read_layout(flag: str, path: Path) -> Layout:
     first, _, rest = text.partition("\n")
     told = re.fullmatch(r'\s*"?sep=(.)"?\s*', first, re.IGNORECASE)  # Excel's own line
     parted = {
-        each: _rows(rest if told else text, each, cut) for each in (told[1] if told else ",;\t|")
+        each: _rows(rest if told else text, each, cut) for each in (told[1] if told else "\t;|,")
     }
     separator, rows = max(parted.items(), key=lambda item: _fits(item[1]))
     if not rows:
@@ -100,10 +100,13 @@ def _rows(text: str, separator: str, cut: bool) -> list[list[str]]:
     return rows[:-1] if cut and len(rows) > 1 else rows
 
 
-def _fits(rows: list[list[str]]) -> tuple[bool, int]:
-    """Whether a separator parts all rows as it parts the header, and into how many cells."""
+def _fits(rows: list[list[str]]) -> int:
+    """How well a separator parts the rows: all as the header; that alone; or not at all.
+
+    Of several that part all rows the comma, which may be a decimal mark, comes last.
+    """
     cells = len(rows[0]) if rows else 0
-    return cells > 1 and all(len(row) == cells for row in rows), cells
+    return (cells > 1) + (cells > 1 and all(len(row) == cells for row in rows))
 
 
 def _decimal(flag: str, path: Path, separator: str, rows: list[list[str]]) -> str:
@@ -130,6 +133,8 @@ def _are_values(names: list[str], rows: list[list[str]], decimal: str) -> bool:
     Whole numbers that rise from cell to cell are names: 0, 1, 2 ... of an array's columns always,
     others, such as years, unless each looks like a value.
     """
+    # A header that comes again has its own message.
+    rows = [row for row in rows if len(names) == 1 or [cell.strip() for cell in row] != names]
     columns = [
         (name, [row[i].strip() for row in rows if i < len(row)])
         for i, name in enumerate(names)
@@ -145,9 +150,14 @@ def _are_values(names: list[str], rows: list[list[str]], decimal: str) -> bool:
             like += name in cells
         elif not serial:
             below = [value for cell in cells if (value := _number(cell, decimal)) is not None]
-            like += bool(below) and min(below) <= number <= max(below)
+            like += bool(below) and _among(number, below)
     enough = len(columns) if numbers and rising and not serial else len(columns) / 2
     return 0 < like >= enough
+
+
+def _among(number: float, others: list[float]) -> bool:
+    margin = 0.1 * (max(others) - min(others))
+    return min(others) - margin <= number <= max(others) + margin
 
 
 def _number(text: str, decimal: str) -> float | None:

@@ -190,8 +190,8 @@ def check_classes(what: str, classes: np.ndarray, counts: np.ndarray) -> None:
     if 2 * len(classes) > max(rows, 2 * _FEW) or (fractions and len(classes) > _FEW):
         kind, of = ("distinct numbers", "a measurement") if measured else ("distinct", "an id")
         raise AuditError(
-            f"{what}: {len(classes)} of {rows} labels are {kind}, such as {listed(classes, 2)}: is "
-            f"it {of}? The audit takes classes; give at least 2 rows of each"
+            f"{what}: {len(classes)} of {rows} labels are {kind}, such as {listed(classes[:2])}: "
+            f"is it {of}? The audit takes classes; give at least 2 rows of each"
         )
     if len(few) == 1:
         raise AuditError(

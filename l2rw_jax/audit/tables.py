@@ -184,6 +184,9 @@ def ids_of(flag: str, path: Path, frame: pd.DataFrame, column: str) -> np.ndarra
 
 
 def _read_parquet(flag: str, path: Path) -> pd.DataFrame:
+    import pyarrow.parquet
+
+    refuse_repeated_names(flag, path, pyarrow.parquet.read_schema(path).names)
     frame = pd.read_parquet(path)
     names = ["_".join(map(str, n)) if isinstance(n, tuple) else str(n) for n in frame.columns]
     levels = [level for level, name in enumerate(frame.index.names) if name is not None]
