@@ -8,10 +8,14 @@ from typing import IO
 
 import numpy as np
 
+from l2rw_jax.audit.cells import codes_of, is_code, told_codes
+from l2rw_jax.audit.columns import is_twin, numbers_rows
 from l2rw_jax.audit.errors import AuditError, listed
 from l2rw_jax.audit.kinds import ARRAY, BROKEN, kind_of
 
 _ROWS = 65536  # read at a time
+_SAMPLE = 5000  # rows that are compared with their labels
+_TOLD = 5  # columns that are told of
 _HEADERS = {
     (1, 0): np.lib.format.read_array_header_1_0,
     (2, 0): np.lib.format.read_array_header_2_0,
@@ -114,3 +118,43 @@ def _check_finite(path: Path, array: np.ndarray) -> None:
                 f"--features={path}: row {start + row}, column {column} is "
                 f"{array[start + row, column]}: give finite numbers"
             )
+
+
+def examine(path: Path, array: np.ndarray, labels: np.ndarray) -> list[str]:
+    """Looks for columns of --features that are no features.
+
+    Args:
+        path: the array's file, for errors.
+        array: [n, d] numbers.
+        labels: [n] the given labels.
+
+    Returns:
+        Lines that tell which columns number the rows, or hold what stands for a missing number.
+
+    Raises:
+        AuditError: a column alone tells the given labels.
+    """
+    classes, labels = np.unique(labels, return_inverse=True)
+    rows = np.unique(np.linspace(0, len(array) - 1, _SAMPLE).astype(int))
+    sample, labels = np.asarray(array[rows], np.float64), labels[rows]
+    notes = []
+    for column, values in enumerate(sample.T):
+        if is_twin(values, labels, len(classes)):
+            raise AuditError(
+                f"--features={path}: column {column} (counted from 0) alone tells the given "
+                f"labels; leave it out, as by numpy.delete(X, {column}, axis=1)"
+            )
+        if numbers_rows(values):
+            notes.append(
+                f"warning: column {column} (counted from 0) numbers the rows: leave it out"
+            )
+    low, high = array[0], array[0]
+    for start in range(0, len(array), _ROWS):
+        block = array[start : start + _ROWS]
+        low, high = np.minimum(low, block.min(0)), np.maximum(high, block.max(0))
+    for column, ends in enumerate(zip(low.tolist(), high.tolist(), strict=True)):
+        if any(map(is_code, ends)):
+            values = np.asarray(array[:, column], np.float64)
+            told = told_codes(column, values, codes_of(values))
+            notes += [f"{line}: is it a missing value? Give a table without it" for line in told]
+    return notes[:_TOLD]

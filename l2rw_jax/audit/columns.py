@@ -1,23 +1,20 @@
 """What each column of a table is: a feature, or one that is left out, and why."""
 
-import itertools
 import math
-import re
-from collections.abc import Sequence
+from collections.abc import Mapping
 from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
 
+from l2rw_jax.audit.cells import NO_NUMBERS, Cells, codes_of, to_numbers, told_codes
 from l2rw_jax.audit.errors import counted
-from l2rw_jax.audit.layout import MISSING, UNNAMED
+from l2rw_jax.audit.layout import UNNAMED
 
-NO_NUMBERS = "they hold no numbers"
-MIXED = "text stands among their numbers"
-DATES = "they hold dates"
 NAMELESS = "it has no name"
 LABEL = "it has the name of the label column"
 ROW_NUMBERS = "it numbers the rows"
+KEY = "it names the rows in --labels, too"
 TWIN = "it alone tells the given labels"
 CONSTANT = "it holds one value alone"
 EMPTY = "more than half of its cells are missing"
@@ -25,27 +22,7 @@ EMPTY = "more than half of its cells are missing"
 _FEWEST = 10  # rows from which anything is said of a column
 _SAMPLE = 5000  # rows that say whether a column parts the classes
 _TOLD = 5  # columns that are told one by one
-_DATES = ("datetime64", "datetime", "date", "timedelta64", "timedelta", "time", "period")
-# Numbers that people write where nothing was measured: they count as missing if they are far from
-# all others, by so many times the range of these.
-_CODE = re.compile(r"-9+(\.\d+)?|9{3,}(\.\d+)?")
-_LIMITS = (-(2**15), -(2**31), 2**31 - 1, -(2**63), 2**63 - 1)
-_HUGE = 1e30
-_FAR = 3
-
-
-class Cells(NamedTuple):
-    """A column as numbers.
-
-    Attributes:
-        numbers: [n] floats, NaN where a cell is missing; None if the column holds no numbers.
-        why: the reason why it holds none.
-        text: what stands for a missing cell in it; or a cell that shows that it holds no numbers.
-    """
-
-    numbers: np.ndarray | None
-    why: str = ""
-    text: Sequence[str] = ()
+_LISTED = 10  # and named in one line
 
 
 class Columns(NamedTuple):
@@ -66,32 +43,32 @@ class Columns(NamedTuple):
     notes: list[str]
 
 
-def choose_columns(frame: pd.DataFrame, labels: np.ndarray, label_column: str) -> Columns:
+def choose_columns(frame: pd.DataFrame, labels: np.ndarray, reserved: Mapping[str, str]) -> Columns:
     """Decides which columns are features.
 
     Args:
         frame: n rows, without the columns of ids and of these labels.
         labels: [n] the given labels.
-        label_column: the label column's name, which may be in the frame once more.
+        reserved: columns that are no features whatever they hold, and why.
     """
     left_out: dict[str, str] = {}
-    shown: dict[str, str] = {}  # how a column is told
+    shown: dict[str, str] = {}  # a cell of a column that holds no numbers
     numbers: dict[str, np.ndarray] = {}
     codes: dict[str, list[float | str]] = {}
     notes: list[str] = []
     classes, labels = np.unique(labels, return_inverse=True)
     for name in frame:
-        cells = Cells(None, NAMELESS) if UNNAMED.fullmatch(name) else to_numbers(frame[name])
-        if name == label_column:
-            cells = Cells(None, LABEL)
+        no_feature = NAMELESS if UNNAMED.fullmatch(name) else reserved.get(name)
+        cells = Cells(None, no_feature) if no_feature else to_numbers(frame[name])
         if cells.numbers is None:
             ids = cells.why == NO_NUMBERS and numbers_rows(_digits(frame[name]))
             left_out[name] = ROW_NUMBERS if ids else cells.why
             if cells.text and not ids:
-                shown[name] = f"{name!r} ({cells.text[0][:30]!r})"
+                shown[name] = cells.text[0]
             continue
-        far = codes_of(cells.numbers)
-        values = np.where(np.isin(cells.numbers, far), np.nan, cells.numbers)
+        values, far = cells.numbers, codes_of(cells.numbers)
+        if far:
+            values = np.where(np.isin(values, far), np.nan, values)
         if reason := _why_not(values, labels, len(classes)):
             left_out[name] = reason
             continue
@@ -99,75 +76,50 @@ def choose_columns(frame: pd.DataFrame, labels: np.ndarray, label_column: str) -
         if cells.text or far:
             codes[name] = [*cells.text, *far]
         notes += [_told_text(name, frame[name], text) for text in cells.text]
-        notes += [_told_code(name, cells.numbers, values, code) for code in far]
+        notes += [f"{line}: it counts as missing" for line in told_codes(name, cells.numbers, far)]
     if len(notes) > _TOLD:
         notes[_TOLD:] = [f"warning: and so in {counted(len(notes) - _TOLD, 'more case')}"]
-    indicators = []
+    table = pd.DataFrame(numbers, index=pd.RangeIndex(len(frame)))
+    indicators, told = _indicators(table, labels, len(classes))
+    notes += told
     for name, values in numbers.items():
-        missing = np.isnan(values)
-        if missing.any():
-            if is_twin(missing.astype(float), labels, len(classes)):
-                notes.append(f"warning: where {name!r} is missing tells the given labels: not used")
-            else:
-                indicators.append(name)
         if parts(values, labels, len(classes)):
             notes.append(
                 f"warning: {name!r} alone parts the given classes; it is used: was it made from "
                 f"the labels?"
             )
+    notes += _told_left_out(left_out, shown, frame.shape[1])
+    return Columns(table, left_out, codes, indicators, notes)
+
+
+def _indicators(
+    table: pd.DataFrame, labels: np.ndarray, classes: int
+) -> tuple[list[str], list[str]]:
+    """The columns for which a feature says where they are missing; and lines on the others."""
+    missing = table.isna()
+    some = [str(name) for name in table if missing[name].any()]
+    twins = [name for name in some if is_twin(missing[name].to_numpy(float), labels, classes)]
+    notes = [
+        f"warning: where {name!r} is missing tells the given labels: not used" for name in twins
+    ]
+    return [name for name in some if name not in twins], notes
+
+
+def _told_left_out(left_out: dict[str, str], shown: dict[str, str], columns: int) -> list[str]:
+    """A line for each reason."""
+    notes = []
     for reason in dict.fromkeys(left_out.values()):
-        names = [shown.get(name, repr(name)) for name, why in left_out.items() if why == reason]
-        more = f" and {len(names) - 10} more" if len(names) > 10 else ""
+        names = [name for name, why in left_out.items() if why == reason]
+        told = [
+            f"{name!r} ({shown[name][:30]!r})" if name in shown else repr(name)
+            for name in names[:_LISTED]
+        ]
+        more = f" and {len(names) - _LISTED} more" if len(names) > _LISTED else ""
         notes.append(
-            f"warning: {len(names)} of {frame.shape[1]} columns left out, since {reason}: "
-            f"{', '.join(names[:10])}{more}"
+            f"warning: {len(names)} of {columns} columns left out, since {reason}: "
+            f"{', '.join(told)}{more}"
         )
-    index = pd.RangeIndex(len(frame))
-    return Columns(pd.DataFrame(numbers, index=index), left_out, codes, indicators, notes)
-
-
-def to_numbers(cells: pd.Series, missing: Sequence[str] = ()) -> Cells:
-    """A column of any type as numbers; true is 1.
-
-    Text among numbers counts as missing if it has no digit, such as "unknown"; with a digit, such
-    as "12 kg" or "1,234", it makes the column one of text.
-
-    Args:
-        cells: the column.
-        missing: texts that count as missing whatever else it holds.
-    """
-    dtype = cells.dtype
-    if isinstance(dtype, pd.CategoricalDtype):
-        cells = cells.astype(object)
-    elif pd.api.types.is_numeric_dtype(dtype) and not pd.api.types.is_complex_dtype(dtype):
-        return Cells(cells.to_numpy(np.float64, na_value=np.nan))  # bools, too
-    kind = pd.api.types.infer_dtype(cells, skipna=True)
-    if kind in _DATES:
-        return Cells(None, DATES, [str(cell) for cell in cells.dropna()[:1]])
-    if kind in ("integer", "floating", "mixed-integer-float", "decimal", "boolean"):
-        return Cells(np.array([_float(cell) for cell in cells.astype(object)]))
-    return _text_to_numbers(cells, MISSING.union(missing))
-
-
-def _float(cell: object) -> float:
-    try:
-        return np.nan if pd.isna(cell) else float(cell)  # type: ignore[arg-type]
-    except OverflowError:
-        return np.inf
-
-
-def _text_to_numbers(cells: pd.Series, missing: frozenset[str]) -> Cells:
-    text = cells.astype(object).map(str).str.strip()
-    held = cells.notna() & ~text.isin(missing)
-    truths = text.str.lower().map({"true": 1.0, "false": 0.0})
-    numbers = pd.to_numeric(text.where(held), errors="coerce").fillna(truths)
-    strange = text[held & numbers.isna()]
-    digits = strange[strange.str.contains(r"\d", regex=True)]
-    if 2 * len(strange) > held.sum():
-        return Cells(None, NO_NUMBERS, [strange.iloc[0]])
-    if len(digits):
-        return Cells(None, MIXED, [digits.iloc[0]])
-    return Cells(numbers.to_numpy(np.float64), text=list(strange.unique()))
+    return notes
 
 
 def _digits(cells: pd.Series) -> np.ndarray:
@@ -207,14 +159,15 @@ def numbers_rows(values: np.ndarray) -> bool:
     if n < _FEWEST or not np.isfinite(values).all():
         return False
     ordered = np.sort(values)
-    if not 0 < ordered[-1] / 2 - ordered[0] / 2 < _HUGE:
+    if not 0 < ordered[-1] / 2 - ordered[0] / 2 < 1e30:  # no squares and sums that overflow
         return False
     gaps, steps = np.diff(ordered), np.diff(values)
     if np.ptp(gaps) <= 1e-6 * gaps[0]:
         return True
     distinct = 1 + np.count_nonzero(gaps)
     if np.abs(ordered).max() < 2**53 and (values % 1 == 0).all():
-        span = 1 + gaps.sum() / math.gcd(*gaps.astype(int).tolist())
+        unit = np.gcd.reduce(gaps.astype(int))  # type: ignore[call-overload]
+        span = 1 + gaps.sum() / unit
         repeats = n + span * math.expm1(-n / span)  # expected of numbers that are drawn
         if repeats >= 20 and n - distinct <= repeats / 10:
             return True
@@ -280,46 +233,9 @@ def parts(values: np.ndarray, labels: np.ndarray, classes: int) -> bool:
     return bool(changes < 2 * classes + min(0.02 * len(ordered), 0.2 * rest) and rest > 5 * classes)
 
 
-def codes_of(values: np.ndarray) -> list[float]:
-    """The numbers of a column that stand for a missing one: -9999 and its like, far from all else.
-
-    >>> codes_of(np.array([0.1, 5, 3, -9999])), codes_of(np.array([9000.0, 9999, 8000]))
-    ([-9999.0], [])
-    """
-    ends = np.nanmin(values, initial=np.inf), np.nanmax(values, initial=-np.inf)
-    if not any(map(_is_code, ends)):
-        return []
-    distinct = np.unique(values[~np.isnan(values)])
-    low = list(itertools.takewhile(_is_code, distinct))
-    high = list(itertools.takewhile(_is_code, distinct[len(low) :][::-1]))
-    rest = distinct[len(low) : len(distinct) - len(high)]
-    if len(rest) < 2:
-        return []
-    reach = _FAR * (rest[-1] - rest[0])
-    return [
-        float(code)
-        for code in [*low, *reversed(high)]
-        if code < rest[0] - reach or code > rest[-1] + reach
-    ]
-
-
-def _is_code(value: float) -> bool:
-    huge = abs(value) >= _HUGE and np.isfinite(value)
-    return bool(huge or value in _LIMITS or _CODE.fullmatch(f"{value:.15g}"))
-
-
 def _told_text(name: str, cells: pd.Series, text: str) -> str:
     count = int((cells.astype(object).map(str).str.strip() == text).sum())
     return (
         f"warning: column {name!r} holds {text[:30]!r} in {counted(count, 'row')}, among numbers: "
         f"it counts as missing"
-    )
-
-
-def _told_code(name: str, numbers: np.ndarray, values: np.ndarray, code: float) -> str:
-    rows = np.flatnonzero(numbers == code)
-    return (
-        f"warning: column {name!r} holds {code:.15g} in {counted(len(rows), 'row')}, first in row "
-        f"{rows[0]} (counted from 0), far from all else "
-        f"({np.nanmin(values):.4g}..{np.nanmax(values):.4g}): it counts as missing"
     )

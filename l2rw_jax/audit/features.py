@@ -1,13 +1,14 @@
 """Features of rows: numbers of tables, whose missing cells are filled, and nearest rows."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
 
-from l2rw_jax.audit.columns import choose_columns, to_numbers
+from l2rw_jax.audit.cells import to_numbers
+from l2rw_jax.audit.columns import choose_columns
 from l2rw_jax.audit.errors import AuditError, counted, listed
 from l2rw_jax.audit.layout import UNNAMED
 
@@ -70,7 +71,7 @@ class Features(NamedTuple):
 
 
 def table_features(
-    path: Path, frame: pd.DataFrame, labels: np.ndarray, label_column: str
+    path: Path, frame: pd.DataFrame, labels: np.ndarray, reserved: Mapping[str, str]
 ) -> Features:
     """The features in a table of --features.
 
@@ -78,12 +79,12 @@ def table_features(
         path: its file, for errors.
         frame: n rows, without the columns of ids and of these labels.
         labels: [n] the given labels, which no feature may tell alone.
-        label_column: the label column's name.
+        reserved: columns that are no features whatever they hold, and why.
 
     Raises:
         AuditError: no column of numbers is left, or a number is not finite.
     """
-    chosen = choose_columns(frame, labels, label_column)
+    chosen = choose_columns(frame, labels, reserved)
     if chosen.numbers.empty:
         reasons = [f"{name!r}: {why}" for name, why in chosen.left_out.items()]
         more = f" and {len(reasons) - 5} more" if len(reasons) > 5 else ""

@@ -7,12 +7,15 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
+import pandas as pd
 
-from l2rw_jax.audit.arrays import read_array
+from l2rw_jax.audit.arrays import examine, read_array
+from l2rw_jax.audit.columns import KEY, LABEL
 from l2rw_jax.audit.errors import AuditError, listed
 from l2rw_jax.audit.features import Recipe, table_features
 from l2rw_jax.audit.kinds import TABLE, is_array, kind_of
 from l2rw_jax.audit.labels import clean_labels, doubtful_labels, known_ids
+from l2rw_jax.audit.layout import UNNAMED
 from l2rw_jax.audit.pictures import (
     Picture,
     Pictures,
@@ -125,37 +128,72 @@ def _where(flags: argparse.Namespace) -> str:
 
 
 def _read_features(flags: argparse.Namespace) -> Rows:
-    own = [flags.label_column] + ([flags.id_column] if flags.id_column else [])
-    in_features = not flags.labels or flags.labels.samefile(flags.features)
     if is_array(flags.features):
         labels = read_labels("--labels", flags.labels, flags.label_column, flags.id_column)
         X = read_array(flags.features)
         _check_lengths(flags, len(X), len(labels.labels))
         rows = _rows(X, labels.ids, labels.labels, None, {})
+        rows = rows._replace(notes=examine(flags.features, X, clean_labels(labels.labels)))
     else:
-        needed = own if in_features else []
-        frame = read_table("--features", flags.features, needed, text=own, every=True)
-        if in_features:
-            flag = "--labels" if flags.labels else "--features"
-            labels = labels_of(flag, flags.features, frame, flags.label_column, flags.id_column)
-            frame = frame.drop(columns=flags.label_column)
-        else:
-            labels = read_labels("--labels", flags.labels, flags.label_column, flags.id_column)
-            if flags.id_column in frame:
-                ids = ids_of("--features", flags.features, frame, flags.id_column)
-                labels = _matched(flags, labels, ids)
-            _check_lengths(flags, len(frame), len(labels.labels))
-        frame = frame.drop(columns=flags.id_column or [], errors="ignore")
-        found = table_features(
-            flags.features, frame, clean_labels(labels.labels), flags.label_column
-        )
-        rows = _rows(found.X, labels.ids, labels.labels, None, {})
-        rows = rows._replace(recipe=found.recipe, left_out=found.left_out, notes=found.notes)
+        rows = _read_table(flags)
     if flags.images:
         return rows._replace(picture=_either_form(by_stem(flags.images)))
     if flags.tfds:
         return rows._replace(picture=read_tfds(flags.tfds, flags.data_dir).picture)
     return rows
+
+
+def _read_table(flags: argparse.Namespace) -> Rows:
+    """The rows of a table of features, which holds their labels, too, or has them in another."""
+    own = [flags.label_column] + ([flags.id_column] if flags.id_column else [])
+    one = not flags.labels or flags.labels.samefile(flags.features)
+    needed = own if one else []
+    frame = read_table("--features", flags.features, needed, text=own, every=True)
+    table, path, flag = frame, flags.features, "--labels" if flags.labels else "--features"
+    if not one:
+        path = flags.labels
+        table = read_table(flag, path, own, text=own, every=True)
+    labels = labels_of(flag, path, table, flags.label_column, flags.id_column)
+    reserved = {}
+    if one:
+        frame = frame.drop(columns=flags.label_column)
+    elif flags.id_column in frame:
+        ids = ids_of("--features", flags.features, frame, flags.id_column)
+        labels = _matched(flags, labels, ids)
+    else:
+        _check_lengths(flags, len(frame), len(labels.labels))
+        reserved = dict.fromkeys(_keys(flags, frame, table.drop(columns=own)), KEY)
+    if flags.label_column in frame:
+        reserved[flags.label_column] = LABEL
+    frame = frame.drop(columns=flags.id_column or [], errors="ignore")
+    found = table_features(flags.features, frame, clean_labels(labels.labels), reserved)
+    return _rows(found.X, labels.ids, labels.labels, None, {})._replace(
+        recipe=found.recipe, left_out=found.left_out, notes=found.notes
+    )
+
+
+def _keys(flags: argparse.Namespace, frame: pd.DataFrame, table: pd.DataFrame) -> list[str]:
+    """The columns by which both tables name each row.
+
+    Raises:
+        AuditError: they name the rows in another order.
+    """
+    keys = []
+    for name in table:
+        if name not in frame or UNNAMED.fullmatch(name):
+            continue
+        here, there = frame[name].astype(str), table[name].astype(str)
+        measured = pd.api.types.is_float_dtype(frame[name])
+        if measured or not here.is_unique or set(here) != set(there):
+            continue
+        if not np.array_equal(here, there):
+            raise AuditError(
+                f"--id_column: missing; column {name!r} names the rows of "
+                f"--features={flags.features} and --labels={flags.labels} in two orders; give "
+                f"--id_column={name}, or leave it out of one of them"
+            )
+        keys.append(name)
+    return keys
 
 
 def _check_lengths(flags: argparse.Namespace, rows: int, labels: int) -> None:
@@ -168,14 +206,17 @@ def _check_lengths(flags: argparse.Namespace, rows: int, labels: int) -> None:
 
 def _matched(flags: argparse.Namespace, labels: Labels, ids: np.ndarray) -> Labels:
     """The labels in the order of ids that --features has, too."""
-    _check_lengths(flags, len(ids), len(labels.ids))
     place = {row_id: row for row, row_id in enumerate(known_ids(labels.ids, ids))}
-    missing = [row_id for row_id in ids if row_id not in place]
-    if missing:
-        raise AuditError(
-            f"--labels={flags.labels}: {len(missing)} rows of --features={flags.features} have no "
-            f"label: {listed(missing, 3)}; ids of labels look like {listed(labels.ids, 2)}"
-        )
+    for what, these, others in (
+        ("rows of --features have no label", ids, place),
+        ("ids belong to no row of --features", list(place), set(ids)),
+    ):
+        unknown = [row_id for row_id in these if row_id not in others]
+        if unknown:
+            raise AuditError(
+                f"--labels={flags.labels}: {len(unknown)} {what}: {listed(unknown, 3)}; give each "
+                f"row of --features={flags.features} one label"
+            )
     return Labels(ids, labels.labels[[place[row_id] for row_id in ids]])
 
 

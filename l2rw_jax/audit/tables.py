@@ -186,8 +186,11 @@ def ids_of(flag: str, path: Path, frame: pd.DataFrame, column: str) -> np.ndarra
 def _read_parquet(flag: str, path: Path) -> pd.DataFrame:
     import pyarrow.parquet
 
-    refuse_repeated_names(flag, path, pyarrow.parquet.read_schema(path).names)
-    frame = pd.read_parquet(path)
+    with pyarrow.parquet.ParquetFile(path) as file:
+        refuse_repeated_names(flag, path, file.schema_arrow.names)
+        table = file.read()
+    table.validate(full=True)  # text that is not UTF-8
+    frame = table.to_pandas()
     names = ["_".join(map(str, n)) if isinstance(n, tuple) else str(n) for n in frame.columns]
     levels = [level for level, name in enumerate(frame.index.names) if name is not None]
     index = {str(frame.index.names[i]): frame.index.get_level_values(i).array for i in levels}

@@ -11,22 +11,18 @@ import pandas as pd
 import pytest
 from made_up import CLASSES, blobs
 
+from l2rw_jax.audit.cells import DATES, MIXED, NO_NUMBERS, codes_of, to_numbers
 from l2rw_jax.audit.columns import (
     CONSTANT,
-    DATES,
     EMPTY,
     LABEL,
-    MIXED,
     NAMELESS,
-    NO_NUMBERS,
     ROW_NUMBERS,
     TWIN,
     choose_columns,
-    codes_of,
     is_twin,
     numbers_rows,
     parts,
-    to_numbers,
 )
 from l2rw_jax.audit.features import nearest_rows, table_features
 
@@ -35,7 +31,9 @@ N = 600
 
 def chosen(labels, **columns):
     base = np.random.default_rng(5).normal(size=len(labels))
-    return choose_columns(pd.DataFrame({"base": base, **columns}), np.asarray(labels), "label")
+    return choose_columns(
+        pd.DataFrame({"base": base, **columns}), np.asarray(labels), {"label": LABEL}
+    )
 
 
 def test_columns_that_number_the_rows():
@@ -236,7 +234,7 @@ def test_every_type_of_number_is_read():
         "category of text": (pd.Categorical(["5", "6", None]), [5, 6, np.nan]),
         "decimal": ([decimal.Decimal("1.5"), None, decimal.Decimal(2)], [1.5, np.nan, 2]),
         "big": ([big, None, -1], [1e30, np.nan, -1]),
-        "beyond": ([10**400, 1, 2], [np.inf, 1, 2]),
+        "beyond": (np.array([10**400, 1, 2], object), [np.inf, 1, 2]),
         "unsigned": (np.array([2**64 - 1, 0, 1], np.uint64), [2.0**64, 0, 1]),
         "half": (np.array([1, 2, 3], np.float16), [1, 2, 3]),
         "mixed": ([1, 2.5, None], [1, 2.5, np.nan]),
@@ -256,6 +254,8 @@ def test_every_type_of_number_is_read():
     assert not faults
     assert to_numbers(pd.Series(["1", "unknown", "3"])).text == ["unknown"]
     assert to_numbers(pd.Series(["?"] * 3)).numbers is not None
+    sizes = to_numbers(pd.Series([*"SMLX", *(str(i) for i in range(34, 48))]))
+    assert sizes.numbers is None and sizes.why == MIXED and sizes.text == ["S"]
     assert to_numbers(pd.Series(["many", "few"]), ["many", "few"]).numbers is not None
     pyarrow = pytest.importorskip("pyarrow")
     arrow = pd.Series([1, None, 3], dtype=pd.ArrowDtype(pyarrow.int32()))
@@ -387,7 +387,7 @@ def test_no_column_of_numbers_is_refused_with_the_reasons(tmp_path, audit):
     assert "no column of numbers" in errors and "'nr': it numbers the rows" in errors
     big = np.where(np.random.default_rng(0).random(N) < 0.7, 1.7e308, 1.6e308)
     largest = frame.assign(big=big)
-    found = table_features(Path("x"), largest.drop(columns=["", "label"]), frame["label"], "label")
+    found = table_features(Path("x"), largest.drop(columns=["", "label"]), frame["label"], {})
     assert found.recipe.medians["big"] == 1.7e308
     frame["inf"] = np.where(np.arange(N) == 7, np.inf, np.random.default_rng(0).normal(size=N))
     status, _, errors = audit(
@@ -446,10 +446,53 @@ def test_labels_are_matched_by_ids_that_both_tables_hold(tmp_path, audit):
     assert tables[0] == tables[1]
     write(tmp_path / "y.csv", labels.replace({"id": {"r7": "r700"}}))
     status, _, errors = audit(*common, f"--output={tmp_path}/o")
-    assert status == 1 and "1 rows of --features" in errors and "'r7'" in errors
-    write(tmp_path / "y.csv", labels[:-1])
+    assert status == 1 and "1 rows of --features have no label: 'r7'" in errors
+    more = pd.concat([labels, pd.DataFrame({"id": ["new"], "label": ["ant"]})])
+    write(tmp_path / "y.csv", more)
     status, _, errors = audit(*common, f"--output={tmp_path}/o")
-    assert status == 1 and "has 600 rows" in errors
+    assert status == 1 and "1 ids belong to no row of --features: 'new'" in errors
+
+
+def test_a_key_that_both_tables_hold_is_no_feature_and_keeps_their_order(tmp_path, audit):
+    X, _, given = blobs(N)
+    key = np.random.default_rng(0).integers(0, 10**9, N)
+    write(tmp_path / "x.csv", pd.DataFrame(X, columns=list("abcde")).assign(key=key, kept=X[:, 0]))
+    labels = pd.DataFrame({"key": key, "kept": X[:, 0], "label": CLASSES[given]})
+    common = (f"--features={tmp_path}/x.csv", f"--labels={tmp_path}/y.csv")
+    write(tmp_path / "y.csv", labels)
+    status, _, errors = audit(*common, f"--output={tmp_path}/o")
+    assert status == 0 and "since it names the rows in --labels, too: 'key'" in errors
+    told = json.loads((tmp_path / "o/summary.json").read_text())
+    assert told["feature_columns"] == [*"abcde", "kept"]
+    write(tmp_path / "y.csv", labels.sort_values("key"))
+    status, _, errors = audit(*common, f"--output={tmp_path}/p")
+    assert status == 1 and "give --id_column=key" in errors
+
+
+def test_a_code_in_an_array_is_told(tmp_path, features, audit):
+    X = features[0].copy()
+    X[[4, 8], 2] = -9999
+    np.save(tmp_path / "x.npy", X)
+    common = (f"--labels={tmp_path}/labels.csv", f"--output={tmp_path}/o")
+    status, _, errors = audit(f"--features={tmp_path}/x.npy", *common)
+    assert status == 0 and "column 2 holds -9999 in 2 rows, first in row 4" in errors
+    X[[4, 8], 2] = 0
+    np.save(tmp_path / "x.npy", X)
+    assert "warning" not in audit(f"--features={tmp_path}/x.npy", *common)[2]
+    np.save(tmp_path / "x.npy", np.c_[X, np.arange(300)])
+    errors = audit(f"--features={tmp_path}/x.npy", *common)[2]
+    assert "column 5 (counted from 0) numbers the rows" in errors
+
+
+def test_a_label_in_an_array_stops_the_audit(tmp_path, features, audit):
+    X, _, given = features
+    codes = np.unique(given, return_inverse=True)[1]
+    common = (f"--labels={tmp_path}/labels.csv", f"--output={tmp_path}/o")
+    one_hot = np.eye(3)[codes]
+    for twin in (codes, -codes, one_hot, codes * 0.5, np.where(np.arange(300) == 7, 0, codes)):
+        np.save(tmp_path / "x.npy", np.c_[X, twin])
+        status, _, errors = audit(f"--features={tmp_path}/x.npy", *common)
+        assert status == 1 and "column 5 (counted from 0) alone tells the given labels" in errors
 
 
 @pytest.mark.parametrize("index", ["unnamed", "numbered", "text", "shuffled"])

@@ -264,6 +264,7 @@ def test_a_table_without_a_header_is_noticed(tmp_path, frame):
         assert list(got) == [str(column) for column in table], name
 
 
+@pytest.mark.filterwarnings("ignore:The DataFrame has column names of mixed type")
 def test_parquet_as_pandas_and_others_write_it(tmp_path, frame):
     pyarrow = pytest.importorskip("pyarrow")
     import pyarrow.parquet as pq
@@ -311,12 +312,15 @@ def test_parquet_as_pandas_and_others_write_it(tmp_path, frame):
         tmp_path / "index.parquet"
     )
     pd.DataFrame({"id": [], "label": []}).to_parquet(tmp_path / "empty.parquet")
+    latin = pyarrow.array([b"a", b"f\xe9e"]).view(pyarrow.string())
+    pq.write_table(pyarrow.table({"id": latin, "label": ["x", "y"]}), tmp_path / "latin.parquet")
     cases = [
         (tmp_path / "n.parquet", "column 'label' is empty in row 1"),
         (tmp_path / "twice.parquet", "got 2 columns named 'x'"),
         (tmp_path / "same.parquet", "got 2 columns named '1'"),
         (tmp_path / "index.parquet", "got 2 columns named 'id'"),
         (tmp_path / "empty.parquet", "the table has no rows"),
+        (tmp_path / "latin.parquet", "UTF8"),
     ]
     assert not refusals(lambda path: read_labels("--labels", path, "label", "id"), cases)
 
@@ -361,6 +365,7 @@ def test_arrays_of_every_type_of_number_are_read(tmp_path):
     assert not faults
 
 
+@pytest.mark.filterwarnings("ignore:Stored array in format 3.0")
 def test_arrays_that_are_refused(tmp_path):
     x = np.arange(12.0).reshape(4, 3)
     head = "{'descr': '<f8', 'fortran_order': False, 'shape': %s, }"
@@ -418,6 +423,32 @@ def test_arrays_that_are_refused(tmp_path):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         assert not refusals(read_array, [(tmp_path / n, word) for n, (_, word) in files.items()])
+
+
+def test_damaged_files_are_read_or_refused_in_one_line(tmp_path, frame):
+    rng = np.random.default_rng(0)
+    text, x = frame[:30].to_csv(index=False).encode(), frame[list("abcde")][:30].to_numpy()
+    whole = {"x.csv": text, "x.csv.gz": gzip.compress(text), "x.npy": saved(x)}
+    whole |= {"x.npz": archived(x=saved(x)), "y.csv": text}
+    faults = []
+    for _ in range(80):
+        for name, content in whole.items():
+            data = bytearray(content)
+            for at in sorted(rng.integers(0, len(data), rng.integers(1, 6)))[::-1]:
+                if rng.random() < 0.5:
+                    data[at] = rng.integers(0, 128)
+                else:
+                    data[at : at + int(rng.integers(1, 20))] = rng.choice([b"", b"\n", b",", b'"'])
+            (tmp_path / name).write_bytes(data)
+            for reader in (read, read_array):
+                try:
+                    reader(tmp_path / name)
+                except AuditError as error:
+                    if "\n" in str(error):
+                        faults.append((name, str(error)))
+                except Exception as error:
+                    faults.append((name, repr(error)))
+    assert not faults
 
 
 def table_of(tmp_path, name, labels, **columns):
