@@ -15,7 +15,6 @@ from l2rw_jax.audit.predict import predict
 from l2rw_jax.audit.report import write_report
 from l2rw_jax.audit.rows import Rows, check_flags, read_rows
 from l2rw_jax.audit.table import run_audit
-from l2rw_jax.audit.tables import listed
 
 EPILOG = """examples:
   l2rw-audit --images=photos --output=audit
@@ -63,12 +62,12 @@ def _parse(argv: Sequence[str]) -> argparse.Namespace:
     )
     rows = parser.add_argument_group("rows")
     rows.add_argument("--images", type=_path, help="folder of images, one subfolder a class")
-    rows.add_argument("--features", type=_path, help=".npy, .npz, .csv or .parquet of numbers")
+    rows.add_argument("--features", type=_path, help="a table, .npy or .npz of numbers")
     rows.add_argument("--tfds", type=_text, help="a TFDS set prepared as array_record")
     rows.add_argument("--data_dir", type=_text, help="where --tfds finds its sets")
     rows.add_argument("--size", type=_size, default=32, help="side of --images for the model; 32")
     labels = parser.add_argument_group("labels")
-    labels.add_argument("--labels", type=_path, help=".csv or .parquet of the rows' labels")
+    labels.add_argument("--labels", type=_path, help="table of the rows' labels")
     labels.add_argument("--label_column", type=_text, default="label", help="default: label")
     labels.add_argument("--id_column", type=_text, help="default: an id is the row's number")
     labels.add_argument(
@@ -139,7 +138,7 @@ def _audit(flags: argparse.Namespace, command: str) -> None:
         facts = {
             "command": command,
             "image_size": flags.size if flags.images and not flags.features else None,
-            "feature_columns": rows.columns,
+            **(rows.recipe.facts() if rows.recipe else {"feature_columns": None}),
             "columns_left_out": rows.left_out,
             "unreadable": rows.unreadable,
         }
@@ -155,11 +154,11 @@ def _audit(flags: argparse.Namespace, command: str) -> None:
 
 
 def _say(text: str, rows: Rows) -> None:
-    print(f"{text}{int(rows.trusted.sum())} trusted; training ...", file=sys.stderr)
-    if rows.left_out:
-        print(f"left out, since they hold no numbers: {listed(rows.left_out)}", file=sys.stderr)
+    for note in rows.notes:
+        print(note, file=sys.stderr)
     if rows.unreadable:
         print(f"{len(rows.unreadable)} files cannot be read: see summary.json", file=sys.stderr)
+    print(f"{text}{int(rows.trusted.sum())} trusted; training ...", file=sys.stderr)
 
 
 if __name__ == "__main__":

@@ -1,114 +1,167 @@
-"""Features of rows: .npy and .npz arrays, memory-mapped, and numeric columns of tables."""
+"""Features of rows: numbers of tables, whose missing cells are filled, and nearest rows."""
 
-import zipfile
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
+import pandas as pd
 
-from l2rw_jax.audit.errors import AuditError
-from l2rw_jax.audit.tables import is_file, listed, read_table
+from l2rw_jax.audit.cells import to_numbers
+from l2rw_jax.audit.columns import choose_columns
+from l2rw_jax.audit.errors import AuditError, counted, listed
+from l2rw_jax.audit.layout import UNNAMED
 
 _ROWS = 65536  # read at a time
+_FAR = 1e9  # deviations from which on all rows are equally far: their squares fit float32
 
 
-def read_features(
-    path: Path, labels: tuple[str, ...] = (), columns: list[str] | None = None
-) -> tuple[np.ndarray, list[str] | None]:
-    """Reads --features.
+class Recipe(NamedTuple):
+    """How columns of a table become features, so that other rows become features alike.
+
+    Attributes:
+        columns: their names.
+        medians: by column, what fills a missing cell.
+        indicators: the columns beside which a feature says where they are missing.
+        codes: by column, what counts as missing in it beside blanks, "?", "NA" and their like.
+    """
+
+    columns: list[str]
+    medians: dict[str, float]
+    indicators: list[str]
+    codes: dict[str, list[float | str]]
+
+    def facts(self) -> dict[str, Any]:
+        """What summary.json says of it."""
+        missing = self._asdict()
+        return {"feature_columns": missing.pop("columns"), "missing_values": missing}
+
+    @classmethod
+    def from_facts(cls, facts: dict[str, Any]) -> "Recipe | None":
+        """The recipe in a summary; None if the features were no table's.
+
+        Raises:
+            LookupError, TypeError, ValueError: it holds none.
+        """
+        if facts.get("feature_columns") is None:
+            return None
+        columns, missing = list(map(str, facts["feature_columns"])), facts["missing_values"]
+        medians = {name: float(missing["medians"][name]) for name in columns}
+        indicators = [name for name in columns if name in missing["indicators"]]
+        codes = {name: list(missing["codes"].get(name, [])) for name in columns}
+        if not np.isfinite(list(medians.values())).all():
+            raise ValueError("a median is not finite")
+        return cls(columns, medians, indicators, codes)
+
+
+class Features(NamedTuple):
+    """The features of a table.
+
+    Attributes:
+        X: [n, d] floats, all finite.
+        recipe: how they came from its columns.
+        left_out: the names of its other columns.
+        notes: lines that tell the user.
+    """
+
+    X: np.ndarray
+    recipe: Recipe
+    left_out: tuple[str, ...]
+    notes: list[str]
+
+
+def table_features(
+    path: Path, frame: pd.DataFrame, labels: np.ndarray, reserved: Mapping[str, str]
+) -> Features:
+    """The features in a table of --features.
 
     Args:
-        path: a .npy file, which is memory-mapped; a .npz file of one array; or a .csv or .parquet
-            table, whose numeric columns are the features.
-        labels: columns of a table that are no features.
-        columns: columns of a table that are the features, in this order; None takes all others.
-
-    Returns:
-        [n, d] integers or floats, all finite; and the names of a table's columns, else None.
+        path: its file, for errors.
+        frame: n rows, without the columns of ids and of these labels.
+        labels: [n] the given labels, which no feature may tell alone.
+        reserved: columns that are no features whatever they hold, and why.
 
     Raises:
-        AuditError: the file is none of these, or not such an array.
+        AuditError: no column of numbers is left, or a number is not finite.
     """
-    kind = path.suffix.lower()
-    is_file("--features", path)
-    if kind == ".npy":
-        features = _load_npy(path)
-    elif kind == ".npz":
-        features = _load_npz(path)
-    elif kind in (".csv", ".parquet"):
-        features, names = _load_table(path, labels, columns)
-        return _check(path, features, names), names
-    else:
-        raise AuditError(f"--features={path}: give a .npy, .npz, .csv or .parquet file")
-    return _check(path, features), None
-
-
-def _load_npy(path: Path) -> np.ndarray:
-    try:
-        return np.load(path, mmap_mode="r", allow_pickle=False)
-    except (ValueError, EOFError, OSError) as error:
+    chosen = choose_columns(frame, labels, reserved)
+    if chosen.numbers.empty:
+        reasons = [f"{name!r}: {why}" for name, why in chosen.left_out.items()]
+        more = f" and {len(reasons) - 5} more" if len(reasons) > 5 else ""
         raise AuditError(
-            f"--features={path}: cannot be read as a .npy array of numbers; save it with "
-            f"numpy.save ({_reason(error)})"
-        ) from None
-
-
-def _load_npz(path: Path) -> np.ndarray:
-    try:
-        with np.load(path, allow_pickle=False) as arrays:
-            if len(arrays.files) != 1:
-                raise AuditError(
-                    f"--features={path}: holds {len(arrays.files)} arrays "
-                    f"({listed(arrays.files)}): give a file of one, or a .npy"
-                )
-            return np.asarray(arrays[arrays.files[0]])
-    except AuditError:
-        raise
-    except (ValueError, EOFError, OSError, zipfile.BadZipFile, KeyError) as error:
-        raise AuditError(
-            f"--features={path}: cannot be read as a .npz file of one array of numbers; save it "
-            f"with numpy.savez ({_reason(error)})"
-        ) from None
-
-
-def _load_table(
-    path: Path, labels: tuple[str, ...], columns: list[str] | None
-) -> tuple[np.ndarray, list[str]]:
-    needed = (*labels, *(columns or ()))
-    frame = read_table("--features", path, needed, text=labels, every=True)
-    rest = frame.drop(columns=list(labels)) if columns is None else frame[columns]
-    numeric = rest.select_dtypes(["number", "bool"])
-    text = [name for name in columns or () if name not in numeric]
-    if text:
-        raise AuditError(f"--features={path}: column {text[0]!r} holds text: give numbers")
-    if not numeric.shape[1]:
-        others = f" beside {listed(labels)}" if labels else ""
-        raise AuditError(f"--features={path}: no column of numbers{others}")
-    return numeric.to_numpy(np.float64, na_value=np.nan), [str(name) for name in numeric]
-
-
-def _check(path: Path, features: np.ndarray, columns: list[str] | None = None) -> np.ndarray:
-    """Features [n, d] after a look at every number, some rows at a time."""
-    if features.ndim != 2 or not np.issubdtype(features.dtype, np.number) or not features.size:
-        raise AuditError(
-            f"--features={path}: holds {features.dtype} {list(features.shape)}: give numbers of "
-            f"shape [rows, features]"
+            f"--features={path}: got no column of numbers that is a feature"
+            f"{' (' if reasons else ''}{'; '.join(reasons[:5])}{more}{')' if reasons else ''}; "
+            f"takes at least one"
         )
-    if np.iscomplexobj(features):
-        raise AuditError(f"--features={path}: holds complex numbers: give real ones")
-    for start in range(0, len(features), _ROWS):
-        finite = np.isfinite(features[start : start + _ROWS])
-        if not finite.all():
-            row, column = np.argwhere(~finite)[0]
-            name = repr(columns[column]) if columns else column
+    _check_finite(path, chosen.numbers)
+    middle = 2 * (chosen.numbers / 2).median()  # halved, so that no sum of two overflows
+    medians = {str(name): float(value) for name, value in middle.items()}
+    recipe = Recipe(list(chosen.numbers), medians, chosen.indicators, chosen.codes)
+    used = f"features: {counted(len(recipe.columns), 'column')}: {listed(recipe.columns)}"
+    notes = [used, *chosen.notes, *_filled(chosen.numbers)]
+    return Features(_fill(chosen.numbers, recipe), recipe, tuple(sorted(chosen.left_out)), notes)
+
+
+def table_features_again(
+    path: Path, frame: pd.DataFrame, recipe: Recipe | None
+) -> tuple[np.ndarray, list[str]]:
+    """The features in a table of other rows.
+
+    Args:
+        path: its file, for errors.
+        frame: n rows with the recipe's columns; the others are left out.
+        recipe: as of the rows that were audited; None takes all columns that have a name.
+
+    Returns:
+        [n, d] floats, and lines that tell the user.
+
+    Raises:
+        AuditError: a column that is no numbers, or a number that is not finite.
+    """
+    columns = [name for name in frame if not UNNAMED.fullmatch(name)]
+    columns = columns if recipe is None else recipe.columns
+    numbers = {}
+    for name in columns:
+        codes = [] if recipe is None else recipe.codes.get(name, [])
+        cells = to_numbers(frame[name], [code for code in codes if isinstance(code, str)])
+        if cells.numbers is None or cells.text:
+            such = "".join(f", such as {text[:30]!r}" for text in cells.text[:1])
             raise AuditError(
-                f"--features={path}: row {start + row}, column {name} is "
-                f"{features[start + row, column]}: give finite numbers"
+                f"--features={path}: column {name!r} holds text{such}; takes numbers; mend it or "
+                f"leave the cell empty"
             )
-    return features
+        far = [code for code in codes if not isinstance(code, str)]
+        numbers[name] = np.where(np.isin(cells.numbers, far), np.nan, cells.numbers)
+    table = pd.DataFrame(numbers, index=pd.RangeIndex(len(frame)))
+    _check_finite(path, table, missing=recipe is not None)
+    return (table.to_numpy(), []) if recipe is None else (_fill(table, recipe), _filled(table))
 
 
-def _reason(error: Exception) -> str:
-    return str(error).strip().partition("\n")[0] or type(error).__name__
+def _fill(numbers: pd.DataFrame, recipe: Recipe) -> np.ndarray:
+    """[n, d] floats: the columns, missing cells by their median, then where each was missing."""
+    where = numbers[recipe.indicators].isna()
+    return np.hstack([numbers.fillna(recipe.medians).to_numpy(np.float64), where])
+
+
+def _filled(numbers: pd.DataFrame) -> list[str]:
+    counts = numbers.isna().sum()
+    names: Sequence[str] = list(counts.index[counts > 0])
+    if not names:
+        return []
+    return [
+        f"{counted(counts.sum(), 'missing cell')} in {counted(len(names), 'column')} filled with "
+        f"the column's median: {listed(names)}"
+    ]
+
+
+def _check_finite(path: Path, numbers: pd.DataFrame, *, missing: bool = True) -> None:
+    strange = np.isinf(numbers) if missing else ~np.isfinite(numbers)
+    if strange.to_numpy().any():
+        row, column = np.argwhere(strange.to_numpy())[0]
+        raise AuditError(
+            f"--features={path}: row {row}, column {numbers.columns[column]!r} is "
+            f"{numbers.iat[row, column]}: give finite numbers"
+        )
 
 
 def nearest_rows(
@@ -128,14 +181,28 @@ def nearest_rows(
     Returns:
         [r, count] rows, nearest first; -1 where there are no more.
     """
-    deviation = np.asarray(features[:_ROWS], np.float32).std(0)
-    scale = 1 / np.where(deviation > 0, deviation, np.float32(1))
-    queries = np.asarray(features[rows], np.float32) * scale
+
+    def shifted(part: np.ndarray) -> np.ndarray:  # halved, so that no difference overflows
+        return np.asarray(part, np.float64) / 2 - np.asarray(features[0], np.float64) / 2
+
+    sample = shifted(features[:_ROWS])
+    peak = np.abs(sample).max(0)
+    peak[peak == 0] = 1
+    sample /= peak  # so that no square overflows
+    centre, deviation = sample.mean(0), sample.std(0)
+    deviation[deviation == 0] = 1
+
+    def scaled(part: np.ndarray) -> np.ndarray:
+        # Centred before the cast: float32 cannot tell 1.7e9 from the next second.
+        part = (shifted(part) / peak - centre) / deviation
+        return part.clip(-_FAR, _FAR).astype(np.float32)
+
+    queries = scaled(features[rows])
     best = np.full((len(rows), count), -1)
     distance = np.full((len(rows), count), np.inf, np.float32)
     for start in range(0, len(features), _ROWS // 8):
         part = slice(start, start + _ROWS // 8)
-        block = np.asarray(features[part], np.float32) * scale
+        block = scaled(features[part])
         found = (block**2).sum(1) - 2 * queries @ block.T
         known = allowed[part]
         fits = np.where(group[:, None] < 0, known >= 0, known == group[:, None])

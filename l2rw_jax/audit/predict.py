@@ -3,6 +3,7 @@
 import argparse
 import json
 import os
+import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,11 +12,13 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from l2rw_jax.audit.arrays import read_array
 from l2rw_jax.audit.errors import AuditError
-from l2rw_jax.audit.features import read_features
+from l2rw_jax.audit.features import Recipe, table_features_again
+from l2rw_jax.audit.kinds import is_array
 from l2rw_jax.audit.output import whole
 from l2rw_jax.audit.pictures import read_images
-from l2rw_jax.audit.tables import read_ids, write_csv
+from l2rw_jax.audit.tables import ids_of, read_table, write_csv
 
 _ROWS = 65536
 _HEADER = '"id","label","probability"'
@@ -28,7 +31,7 @@ def predict(flags: argparse.Namespace) -> None:
         AuditError: flags that are not read here, no audit, or rows of another shape.
     """
     _check_flags(flags)
-    classifier, size, columns = _load(flags.predict)
+    classifier, size, recipe = _load(flags.predict)
     with tempfile.TemporaryDirectory(dir=flags.output.absolute().parent) as scratch:
         if flags.images:
             if size is None:
@@ -36,15 +39,32 @@ def predict(flags: argparse.Namespace) -> None:
             pictures = read_images(flags.images, size, Path(scratch), classes=False)
             X, ids = pictures.X, pictures.ids
         else:
-            own = (flags.id_column,) if flags.id_column else ()
-            X, _ = read_features(flags.features, own, columns)
-            ids = np.arange(len(X)).astype(str)
-            if flags.id_column:
-                ids = read_ids("--features", flags.features, flags.id_column)
+            X, ids = _read_features(flags, recipe)
         part = Path(scratch) / "predictions.csv"
         write_csv(part, _table(classifier, X, ids))
         os.replace(part, flags.output)
     print(f"{len(ids)} predictions in {flags.output}")
+
+
+def _read_features(flags: argparse.Namespace, recipe: Recipe | None) -> tuple[Any, np.ndarray]:
+    if is_array(flags.features):
+        if recipe is not None:
+            raise AuditError(
+                f"--features={flags.features}: got an array; the features of {flags.predict} were "
+                f"a table, whose columns are found by name; give a table of them"
+            )
+        X = read_array(flags.features)
+        return X, np.arange(len(X)).astype(str)
+    own = [flags.id_column] if flags.id_column else []
+    needed = [*own, *(recipe.columns if recipe else ())]
+    frame = read_table("--features", flags.features, needed, text=own, every=True)
+    ids = np.arange(len(frame)).astype(str)
+    if own:
+        ids = ids_of("--features", flags.features, frame, flags.id_column)
+    X, notes = table_features_again(flags.features, frame.drop(columns=own), recipe)
+    for note in notes:
+        print(note, file=sys.stderr)
+    return X, ids
 
 
 def _check_flags(flags: argparse.Namespace) -> None:
@@ -53,7 +73,7 @@ def _check_flags(flags: argparse.Namespace) -> None:
             raise AuditError(f"--{name}: --predict takes none; leave it out")
     if bool(flags.images) == bool(flags.features):
         raise AuditError("--predict: give --features or --images, the rows to label")
-    if flags.id_column and (flags.images or flags.features.suffix.lower() in (".npy", ".npz")):
+    if flags.id_column and (flags.images or is_array(flags.features)):
         raise AuditError(
             "--id_column: names a column of a table that --features gives; leave it out"
         )
@@ -67,17 +87,17 @@ def _check_flags(flags: argparse.Namespace) -> None:
                 raise AuditError(f"--output={flags.output}: exists and holds something else")
 
 
-def _load(audit: Path) -> tuple[Any, int | None, list[str] | None]:
-    """The model of an audit, the size of its images and the names of its features, or None."""
+def _load(audit: Path) -> tuple[Any, int | None, Recipe | None]:
+    """The model of an audit, the size of its images and the recipe of its features, or None."""
     from l2rw_jax.classifier import ReweightClassifier
 
     folder = whole(audit)
     try:
         summary = json.loads((folder / "summary.json").read_text())
-        size, columns = summary["image_size"], summary.get("feature_columns")
-    except (OSError, ValueError, LookupError, TypeError):
+        size, recipe = summary["image_size"], Recipe.from_facts(summary)
+    except (OSError, ValueError, LookupError, TypeError, AttributeError):
         raise AuditError(f"--predict={audit}: holds no audit (no summary.json of one)") from None
-    return ReweightClassifier.load(folder / "model"), size, columns
+    return ReweightClassifier.load(folder / "model"), size, recipe
 
 
 def _table(classifier: Any, X: Any, ids: np.ndarray) -> pd.DataFrame:

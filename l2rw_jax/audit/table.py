@@ -12,11 +12,12 @@ from l2rw_jax.audit.calibrate import (
     probability_wrong,
     representative,
 )
-from l2rw_jax.audit.errors import AuditError
+from l2rw_jax.audit.errors import AuditError, listed
 
 _ROWS = 65536  # predicted at a time
 _FEWEST = 2  # trusted rows that can steer
 _MANY = 1000  # trusted rows that steer well on their own: docs/howto/audit.md
+_FEW = 20  # so many fractions may be classes, such as half stars
 _TOP = 3  # most probable classes that are kept of each row
 
 
@@ -179,13 +180,28 @@ def _fit(classifier: Any, X: Any, given: np.ndarray, sample: np.ndarray, true: n
 
 
 def check_classes(what: str, classes: np.ndarray, counts: np.ndarray) -> None:
-    """Raises AuditError unless there are two classes and two rows of each."""
+    """Raises AuditError unless these are classes: at least two, and two rows of each."""
+    rows, few = int(counts.sum()), classes[counts < 2]
     if len(classes) < 2:
         raise AuditError(f"{what}: one class alone, {str(classes[0])!r}: give at least two classes")
-    if counts.min() < 2:
-        few = str(classes[np.argmin(counts)])
+    numbers = pd.to_numeric(pd.Series(classes.astype(str)), errors="coerce")
+    measured = bool(numbers.notna().all())
+    fractions = measured and bool((numbers % 1 != 0).any())
+    if 2 * len(classes) > max(rows, 2 * _FEW) or (fractions and len(classes) > _FEW):
+        kind, of = ("distinct numbers", "a measurement") if measured else ("distinct", "an id")
         raise AuditError(
-            f"{what}: class {few!r} has one row; give at least 2 of each class, or leave it out"
+            f"{what}: {len(classes)} of {rows} labels are {kind}, such as {listed(classes[:2])}: "
+            f"is it {of}? The audit takes classes; give at least 2 rows of each"
+        )
+    if len(few) == 1:
+        raise AuditError(
+            f"{what}: class {str(few[0])!r} has one row; give at least 2 of each class, or leave "
+            f"it out"
+        )
+    if len(few):
+        raise AuditError(
+            f"{what}: {len(few)} of {len(classes)} classes have one row: {listed(few, 5)}; give at "
+            f"least 2 of each class, or leave them out"
         )
 
 

@@ -1,4 +1,4 @@
-"""CSV and Parquet tables as text: labels, verified labels, results."""
+"""Tables: reading CSV and Parquet, labels and verified labels in them, writing results."""
 
 import csv
 import importlib.util
@@ -6,12 +6,14 @@ import re
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
 
-from l2rw_jax.audit.errors import AuditError
+from l2rw_jax.audit.errors import AuditError, listed
+from l2rw_jax.audit.kinds import TABLE, kind_of, open_text
+from l2rw_jax.audit.layout import MISSING, UNNAMED, read_layout, refuse_repeated_names
 
 # What a spreadsheet would run as a formula: a sign is one only where no number follows.
 _FORMULA = re.compile(r"[=@\t\r]|[+-](?!\d*\.?\d+$)")
@@ -29,7 +31,7 @@ def read_labels(flag: str, path: Path, label_column: str, id_column: str | None)
 
     Args:
         flag: the flag that names the file, for errors.
-        path: a .csv or .parquet file.
+        path: a table, as of `read_table`.
         label_column: the column of the labels.
         id_column: the column of the ids; None numbers the rows.
 
@@ -41,10 +43,17 @@ def read_labels(flag: str, path: Path, label_column: str, id_column: str | None)
     """
     columns = [label_column] + ([id_column] if id_column else [])
     frame = read_table(flag, path, columns, text=columns)
+    return labels_of(flag, path, frame, label_column, id_column)
+
+
+def labels_of(
+    flag: str, path: Path, frame: pd.DataFrame, label_column: str, id_column: str | None
+) -> Labels:
+    """`read_labels` of a table that is read already."""
     labels = text_cells(flag, path, label_column, frame[label_column])
     if id_column is None:
         return Labels(np.arange(len(labels)).astype(str), labels)
-    return Labels(_ids(flag, path, id_column, frame), labels)
+    return Labels(ids_of(flag, path, frame, id_column), labels)
 
 
 def read_checked(flag: str, path: Path) -> tuple[Labels, np.ndarray]:
@@ -52,7 +61,7 @@ def read_checked(flag: str, path: Path) -> tuple[Labels, np.ndarray]:
 
     Args:
         flag: the flag that names the file, for errors.
-        path: a .csv or .parquet file.
+        path: a table, as of `read_table`.
 
     Returns:
         Labels, and [n] bools: the rows of the list `issues`, checked because they look wrong.
@@ -60,52 +69,44 @@ def read_checked(flag: str, path: Path) -> tuple[Labels, np.ndarray]:
     Raises:
         AuditError: as of `read_labels`.
     """
-    labels = read_labels(flag, path, "label", "id")
-    if "list" not in read_header(path):
-        return labels, np.zeros(len(labels.ids), bool)
-    frame = read_table(flag, path, ["list"], text=["list"])
-    return labels, (frame["list"] == "issues").to_numpy()
-
-
-def read_ids(flag: str, path: Path, id_column: str) -> np.ndarray:
-    """Reads the column of ids, which are unique; the errors are those of `read_labels`."""
-    frame = read_table(flag, path, [id_column], text=[id_column])
-    return _ids(flag, path, id_column, frame)
+    frame = read_table(flag, path, ["label", "id"], text=["label", "id", "list"])
+    labels = labels_of(flag, path, frame, "label", "id")
+    by_look = frame["list"] == "issues" if "list" in frame else np.zeros(len(frame), bool)
+    return labels, np.asarray(by_look, bool)
 
 
 def read_table(
     flag: str, path: Path, columns: Sequence[str], *, text: Sequence[str], every: bool = False
 ) -> pd.DataFrame:
-    """Reads the named columns, or every one, of a CSV or Parquet file.
+    """Reads a Parquet file, or text of cells that a comma, semicolon, tab or bar separates.
+
+    Text may be compressed. Named levels of a frame's index are columns, as in
+    `DataFrame.reset_index`.
 
     Args:
         flag: the flag that names the file, for errors.
         path: the file.
         columns: the columns that must be there.
-        text: those that are read as text.
-        every: whether to read the other columns too.
+        text: those that are read as text, where they are there.
+        every: whether to keep the other columns, too.
 
     Returns:
-        A frame of at least one row.
+        A frame of at least one row; the names of its columns are text and unlike.
 
     Raises:
         AuditError: no such file or column, no table, or no rows.
     """
-    is_file(flag, path)
-    if path.suffix.lower() not in (".csv", ".parquet"):
-        raise AuditError(f"{flag}={path}: give a .csv or .parquet file")
-    if path.suffix.lower() == ".parquet" and importlib.util.find_spec("pyarrow") is None:
+    kind = kind_of(flag, path, TABLE)
+    if kind == "parquet" and importlib.util.find_spec("pyarrow") is None:
         raise AuditError(f"{flag}={path}: Parquet needs pyarrow: pip install pyarrow, or give CSV")
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("error")  # pandas only warns of cells that it drops
-            found = [str(name) for name in read_header(path)]
-            for column in columns:
-                if column not in found:
-                    raise AuditError(
-                        f"{flag}={path}: no column {column!r}; its columns are {listed(found)}"
-                    )
-            frame = _read(path, None if every else list(dict.fromkeys(columns)), text)
+            # pandas only warns of cells that it drops.
+            warnings.simplefilter("error", pd.errors.ParserWarning)
+            if kind == "parquet":
+                frame = _read_parquet(flag, path)
+            else:
+                frame = _read_text(flag, path, text if every else None)
     except AuditError:
         raise
     except UnicodeDecodeError as error:
@@ -115,9 +116,14 @@ def read_table(
     except Exception as error:  # whatever a parser finds wrong
         reason = str(error).strip().partition("\n")[0]
         raise AuditError(f"{flag}={path}: cannot be read as a table ({reason})") from None
-    if frame.empty:
+    for column in columns:
+        if column not in frame:
+            raise AuditError(
+                f"{flag}={path}: no column {column!r}; its columns are {listed(list(frame))}"
+            )
+    if not len(frame):
         raise AuditError(f"{flag}={path}: the table has no rows")
-    return frame
+    return frame if every else frame[[name for name in dict.fromkeys(text) if name in frame]]
 
 
 def write_csv(path: Path, frame: pd.DataFrame) -> None:
@@ -148,12 +154,16 @@ def unguard(cell: str) -> str:
 
 def text_cells(flag: str, path: Path, column: str, cells: pd.Series) -> np.ndarray:
     """A column as text; raises AuditError where a cell is empty."""
-    empty = cells.isna() | (cells.astype(str).str.strip() == "")
+    empty = np.asarray(cells.isna() | (cells.astype(str).str.strip() == ""), bool)
     if empty.any():
+        more = f" and {empty.sum() - 1} more" if empty.sum() > 1 else ""
         raise AuditError(
             f"{flag}={path}: column {column!r} is empty in row {int(np.argmax(empty))} "
-            f"(counted from 0): fill it in or leave the row out"
+            f"(counted from 0){more}: fill it in or leave the row out"
         )
+    cells = cells.astype(object)
+    if pd.api.types.infer_dtype(cells) == "floating" and (cells % 1 == 0).all():
+        cells = cells.map(int)  # whole numbers that once stood beside missing ones
     return np.array([unguard(str(cell)) for cell in cells])
 
 
@@ -166,45 +176,64 @@ def refuse_repeated(what: str, ids: np.ndarray) -> None:
         )
 
 
-def is_file(flag: str, path: Path) -> None:
-    """Raises AuditError unless the path is a file that can be read."""
-    if not path.exists():
-        raise AuditError(f"{flag}={path}: no such file")
-    if not path.is_file():
-        raise AuditError(f"{flag}={path}: not a file")
-
-
-def listed(names: Sequence[Any] | np.ndarray, most: int = 10) -> str:
-    """The first names, quoted, and how many more there are."""
-    text = ", ".join(repr(str(name)) for name in names[:most])
-    return text + (f" and {len(names) - most} more" if len(names) > most else "")
-
-
-def _ids(flag: str, path: Path, column: str, frame: pd.DataFrame) -> np.ndarray:
+def ids_of(flag: str, path: Path, frame: pd.DataFrame, column: str) -> np.ndarray:
+    """The column of ids, which are unique; the errors are those of `read_labels`."""
     ids = text_cells(flag, path, column, frame[column])
     refuse_repeated(f"{flag}={path}: column {column!r}", ids)
     return ids
 
 
-def read_header(path: Path) -> Sequence[str]:
-    """The names of the columns of a .csv or .parquet file."""
-    if path.suffix.lower() == ".csv":
-        return list(pd.read_csv(path, nrows=0, encoding="utf-8-sig", index_col=False).columns)
+def _read_parquet(flag: str, path: Path) -> pd.DataFrame:
     import pyarrow.parquet
 
-    return list(pyarrow.parquet.read_schema(path).names)
+    with pyarrow.parquet.ParquetFile(path) as file:
+        refuse_repeated_names(flag, path, file.schema_arrow.names)
+        table = file.read()
+    table.validate(full=True)  # text that is not UTF-8
+    frame = table.to_pandas()
+    names = ["_".join(map(str, n)) if isinstance(n, tuple) else str(n) for n in frame.columns]
+    levels = [level for level, name in enumerate(frame.index.names) if name is not None]
+    index = {str(frame.index.names[i]): frame.index.get_level_values(i).array for i in levels}
+    refuse_repeated_names(flag, path, [*index, *names])
+    frame = frame.set_axis(names, axis=1).reset_index(drop=True)
+    return pd.concat([pd.DataFrame(index, index=frame.index), frame], axis=1) if index else frame
 
 
-def _read(path: Path, columns: Sequence[str] | None, text: Sequence[str]) -> pd.DataFrame:
-    if path.suffix.lower() == ".parquet":
-        return pd.read_parquet(path, columns=None if columns is None else list(columns))
-    options: dict[str, Any] = {"encoding": "utf-8-sig", "index_col": False}
-    # As text, a label "NA" or an id "007" stays what it is.
-    as_text = options | {"dtype": str, "keep_default_na": False}
-    if columns is not None:  # all are read, so that rows of too many cells are noticed
-        return pd.read_csv(path, **as_text)[list(columns)]
-    frame = pd.read_csv(path, **options)
-    if text:
-        cells = pd.read_csv(path, usecols=list(text), **as_text)
-        frame = frame.assign(**{name: cells[name] for name in text})
+def _read_text(flag: str, path: Path, text: Sequence[str] | None) -> pd.DataFrame:
+    """The table in a text file; cells of the named columns, or of all, stay text as they are."""
+    layout = read_layout(flag, path)
+    others = [] if text is None else [name for name in layout.names if name not in text]
+    with open_text(path) as file:
+        frame = pd.read_csv(
+            file,
+            sep=layout.separator,
+            decimal=layout.decimal,
+            skiprows=layout.skipped,
+            header=0,
+            names=layout.names,
+            index_col=False,
+            encoding="utf-8-sig",
+            skipinitialspace=True,
+            low_memory=False,
+            # As text, a label "NA" or an id "007" stays what it is.
+            dtype={name: str for name in layout.names if name not in others},
+            na_values={name: sorted(MISSING) for name in others},
+            keep_default_na=False,
+        )
+    _refuse_repeated_header(flag, path, frame)
     return frame
+
+
+def _refuse_repeated_header(flag: str, path: Path, frame: pd.DataFrame) -> None:
+    """Raises AuditError if the header comes again, as where files were joined."""
+    again = np.ones(len(frame), bool)
+    for name in frame:
+        if not UNNAMED.fullmatch(name):
+            if pd.api.types.is_numeric_dtype(frame[name]):
+                return
+            again &= np.asarray(frame[name].astype(object) == name, bool)
+    if again.any() and not again.all():
+        raise AuditError(
+            f"{flag}={path}: row {int(np.argmax(again))} (counted from 0) repeats the header; "
+            f"leave it out"
+        )

@@ -108,9 +108,9 @@ def test_checked_rows_that_look_wrong_leave_the_steering_to_those_drawn(tmp_path
 
 
 def test_columns_without_numbers_are_named(tmp_path, audit):
-    X, _, given = blobs()
+    X, true, given = blobs()
     frame = pd.DataFrame(X, columns=list("abcde")).assign(
-        member=given == 0, city="Oslo", label=CLASSES[given]
+        member=true == 0, city="Oslo", label=CLASSES[given]
     )
     frame.to_csv(tmp_path / "table.csv", index=False)
     status, _, errors = audit(f"--features={tmp_path}/table.csv", f"--output={tmp_path}/audit")
@@ -147,9 +147,9 @@ def test_other_kinds_of_features_give_the_same(tmp_path, features, audit, kind):
 
 
 def test_features_are_memory_mapped(tmp_path, features):
-    from l2rw_jax.audit.features import read_features
+    from l2rw_jax.audit.arrays import read_array
 
-    assert isinstance(read_features(tmp_path / "x.npy")[0], np.memmap)
+    assert isinstance(read_array(tmp_path / "x.npy"), np.memmap)
 
 
 def test_a_folder_of_images(tmp_path, audit):
@@ -291,7 +291,7 @@ def test_predictions_of_a_table_go_by_the_names_of_its_columns(tmp_path, audit):
     assert status == 1 and "no column 'x0'" in errors
     turned.assign(x0="many").to_csv(tmp_path / "text.csv", index=False)
     status, _, errors = audit(*arguments, f"--features={tmp_path}/text.csv")
-    assert status == 1 and "column 'x0' holds text" in errors
+    assert status == 1 and "column 'x0' holds text, such as 'many'" in errors
 
 
 def test_an_audit_replaces_an_earlier_one_and_nothing_else(tmp_path, features, audit):
