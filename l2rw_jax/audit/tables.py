@@ -11,10 +11,12 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 
+from l2rw_jax._files import write_whole
 from l2rw_jax.audit.errors import AuditError
 
-# What a spreadsheet would run as a formula: a sign is one only where no number follows.
-_FORMULA = re.compile(r"[=@\t\r]|[+-](?!\d*\.?\d+$)")
+# What a spreadsheet would run as a formula, and the same behind apostrophes: a sign starts one only
+# where no number follows. The script of report.html has the same expression.
+_FORMULA = re.compile(r"'*(?:[=@\t\r\n]|[+-](?![0-9]*\.?[0-9]+\Z))")
 
 
 class Labels(NamedTuple):
@@ -129,21 +131,29 @@ def write_csv(path: Path, frame: pd.DataFrame) -> None:
             if not pd.api.types.is_numeric_dtype(frame[name])
         }
     )
-    safe.to_csv(path, index=False, quoting=csv.QUOTE_NONNUMERIC)
+    text = safe.to_csv(index=False, quoting=csv.QUOTE_NONNUMERIC, lineterminator="\n")
+    write_whole(path, text.encode())
 
 
 def guard(cell: str) -> str:
-    """Puts an apostrophe before what a spreadsheet would run; `unguard` takes it away.
+    """Puts an apostrophe before what a spreadsheet would run, or what looks so guarded already.
 
-    >>> guard("=1+1"), guard("-1"), guard("cat"), unguard(guard("=1+1"))
-    ("'=1+1", '-1', 'cat', '=1+1')
+    >>> guard("=1+1"), guard("'=1+1"), guard("-1"), guard("cat")
+    ("'=1+1", "''=1+1", '-1', 'cat')
     """
     return f"'{cell}" if _FORMULA.match(cell) else cell
 
 
-def unguard(cell: str) -> str:
-    """The cell that `guard` was given."""
-    return cell[1:] if cell[:1] == "'" and _FORMULA.match(cell[1:]) else cell
+def unguard(cells: Sequence[str]) -> list[str]:
+    """The cells that `guard` was given; a column that it has not made is taken as it is.
+
+    >>> unguard(["'=1+1", "''=1+1", "cat"]), unguard(["=1+1", "'=1+1"])
+    (['=1+1', "'=1+1", 'cat'], ['=1+1', "'=1+1"])
+    """
+    raw = any(cell[:1] != "'" and _FORMULA.match(cell) for cell in cells)
+    if raw:  # guard leaves no such cell
+        return list(cells)
+    return [cell[1:] if _FORMULA.match(cell) else cell for cell in cells]
 
 
 def text_cells(flag: str, path: Path, column: str, cells: pd.Series) -> np.ndarray:
@@ -154,7 +164,7 @@ def text_cells(flag: str, path: Path, column: str, cells: pd.Series) -> np.ndarr
             f"{flag}={path}: column {column!r} is empty in row {int(np.argmax(empty))} "
             f"(counted from 0): fill it in or leave the row out"
         )
-    return np.array([unguard(str(cell)) for cell in cells])
+    return np.array(unguard([str(cell) for cell in cells]))
 
 
 def refuse_repeated(what: str, ids: np.ndarray) -> None:
