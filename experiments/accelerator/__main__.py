@@ -46,9 +46,7 @@ def main():
     record = open_record(output)
     names = ["summary.md", *(f"{piece.name}.log" for piece in chosen)]
     if not record["pieces"] and (taken := [name for name in names if (output / name).exists()]):
-        raise ConfigError(
-            f"--output: {output}/{taken[0]} is of no earlier call; give another folder."
-        )
+        raise ConfigError(f"--output: {output / taken[0]} is not of this program; takes another.")
     cli.create_folder(output)
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # ends the running piece as well
     run_all([piece for piece in chosen if piece.part in parts], output, record, seconds)

@@ -83,7 +83,7 @@ def _parse(argv: Sequence[str]) -> argparse.Namespace:
     model.add_argument("--model", type=_text, help="network, such as mlp-256 or resnet-20")
     model.add_argument("--steps", type=_steps, help="training steps; default: by the rows")
     model.add_argument("--predict", type=_path, help="an audit whose model labels the rows")
-    parser.add_argument("--output", type=_path, required=True, help="folder to write")
+    parser.add_argument("--output", type=_output, required=True, help="folder to write")
     repeated = [arg.partition("=")[0] for arg in argv if arg.startswith("--")]
     for flag in repeated:
         if flag != "--trusted" and repeated.count(flag) > 1:
@@ -95,6 +95,14 @@ def _text(text: str) -> str:
     if not text or not text.isprintable():
         raise argparse.ArgumentTypeError(f"got {text!r}; give a name")
     return text
+
+
+def _output(text: str) -> Path:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise argparse.ArgumentTypeError(f"got {text!r}; give a name in UTF-8") from None
+    return _path(text)
 
 
 def _path(text: str) -> Path:

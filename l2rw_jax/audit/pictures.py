@@ -105,7 +105,8 @@ def _reserved(folder: Path, shape: tuple[int, ...]) -> np.memmap:
     try:
         with tempfile.TemporaryFile(dir=folder) as file:
             # A file with holes would end the process by SIGBUS once the disk is full.
-            os.posix_fallocate(file.fileno(), 0, size)
+            if hasattr(os, "posix_fallocate"):  # macOS has none
+                os.posix_fallocate(file.fileno(), 0, size)
             return np.memmap(file, np.uint8, "r+", shape=shape)
     except OSError as error:
         raise AuditError(

@@ -35,7 +35,8 @@ def write_report(
         X: the rows; read where there are no pictures, for the nearest rows.
         picture: from an id to its picture; None where there are none.
     """
-    write_whole(path, render(summary, _cards(audit, X, picture), audit).encode())
+    text = render(summary, _cards(audit, X, picture), audit)
+    write_whole(path, text.encode(errors="backslashreplace"))  # a path need not be UTF-8
 
 
 def render(summary: dict[str, Any], cards: dict[str, Any], audit: Audit) -> str:

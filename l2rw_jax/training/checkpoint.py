@@ -35,13 +35,15 @@ def open_checkpoints(workdir: Path, keep: int) -> Iterator[ocp.CheckpointManager
     The context ends when everything is written, so no write overlaps another run in this folder.
 
     Raises:
-      RunError: the folder, or the last checkpoint, cannot be written; earlier ones are kept.
+      RunError: the folder, or the last checkpoint, cannot be written; earlier ones are kept. Or the
+        folder has another one whose name is a number, which Orbax would remove as an old step.
     """
     options = ocp.CheckpointManagerOptions(
         max_to_keep=keep,
         cleanup_tmp_directories=True,  # of runs that were killed while they saved
     )
     folder = Path(workdir, "checkpoints").absolute()
+    _check_own(folder)
     with without_tracebacks():
         with _told(folder):
             checkpoints = ocp.CheckpointManager(folder, options=options)
@@ -54,6 +56,12 @@ def open_checkpoints(workdir: Path, keep: int) -> Iterator[ocp.CheckpointManager
             raise
         finish(checkpoints)
         checkpoints.close()
+
+
+def _check_own(folder: Path) -> None:
+    for path in folder.glob("*"):
+        if path.name.isdigit() and not (path / "_CHECKPOINT_METADATA").is_file():
+            raise RunError(f"{path} is no checkpoint; move it away, and the same command goes on.")
 
 
 def restore_newest(
