@@ -15,6 +15,7 @@ DIGITS := -m experiments.sweep --config=configs/digits.py --workdir=runs/digits 
 
 $(STAMP): setup.cfg pyproject.toml
 	@echo "Making .venv (some minutes, once) ..."
+	@[ -e .venv ] || { mkdir .venv && touch .venv/.of-make; }
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[$(EXTRAS)]'
 	@touch $(STAMP)
@@ -85,14 +86,16 @@ mnist-imbalance: $(STAMP)  ## what README reports of MNIST at 200:1; needs the d
 	$(BIN)/python -m experiments.sweep --config=configs/mnist_imbalance.py --workdir=runs/mnist_imbalance --methods=baseline,random,l2rw --seeds=3 --output=results/mnist_imbalance
 
 stability: $(STAMP)  ## what docs/explanation/stability.md reports: 10 seeds with 50 clean images, by clip_norm
-	$(BIN)/python -m experiments.sweep --config=configs/digits.py --workdir=runs/stability --methods=l2rw --seeds=10 --sweep=clip_norm=0.0,2.0,5.0 --config.weight_decay=0.0 --output=results/stability
+	$(BIN)/python -m experiments.sweep --config=configs/digits.py --workdir=runs/stability --methods=l2rw --seeds=10 --sweep=clip_norm=0.0,2.0,5.0 --config.weight_decay=0.0
 	cp runs/stability/clip_norm=0.0/l2rw/seed7/metrics.jsonl results/stability-dead-run.jsonl
-	rm results/stability-clip_norm.png  # a limit of 0 is none: as an axis it misleads
+	cp runs/stability/sweep.md results/stability.md  # not its figure: a limit of 0 is none, as an axis it misleads
+	cp runs/stability/sweep.json results/stability.json
 	$(BIN)/python -m experiments.sweep --config=configs/digits.py --workdir=runs/weight-decay --methods=$(METHODS) --seeds=5 --sweep=weight_decay=0.0,0.001,0.002 --output=results/weight-decay
 
 docs: $(STAMP)  ## the site, into docs/_build/html; runs its notebooks, some minutes
 	$(BIN)/sphinx-build -q -W --keep-going -E -d docs/_build/doctrees docs docs/_build/html
 	@echo "The site: docs/_build/html/index.html"
 
-clean:
-	rm -rf .venv build runs docs/_build *.egg-info
+clean:  ## removes what make made, but for runs/ and results/
+	rm -rf docs/_build
+	@if [ -e .venv/.of-make ]; then echo rm -rf .venv l2rw_jax.egg-info; rm -rf .venv l2rw_jax.egg-info; fi

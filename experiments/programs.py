@@ -5,9 +5,11 @@ Mistakes are ``ConfigError``s, which ``cli.run`` prints in one line.
 
 import difflib
 import hashlib
+import json
 import math
 import shlex
 import sys
+import tempfile
 import urllib.parse
 from pathlib import Path
 
@@ -81,31 +83,54 @@ def platform(device="auto"):
     return "cpu" if found == "cpu" else "gpu"
 
 
-def output_of(program, output):
-    """The value of ``--output`` or its default, results/PROGRAM-DEVICE, where one can write."""
+def output_of(program, output, name, *figures):
+    """The value of ``--output`` or its default, results/NAME-DEVICE; see ``prepare_output``."""
     if output is None:
-        output = f"results/{program}-{jax.devices()[0].device_kind.lower().replace(' ', '-')}"
-    prepare_output(output)
+        output = f"results/{name}-{jax.devices()[0].device_kind.lower().replace(' ', '-')}"
+    prepare_output(program, output, *figures)
     return output
 
 
-def prepare_output(output):
-    """Creates the folder of ``--output``, the start of files' names, and tries to write there."""
+def prepare_output(program, output, *figures):
+    """Creates the folder of ``--output``, the start of files' names, and tries to write there.
+
+    Files of these names are replaced if OUTPUT.json is a record of the same program, and no others.
+
+    Args:
+      program: its name, as ``about`` takes it.
+      output: the start of the names of OUTPUT.json and OUTPUT.md.
+      figures: what is added to it in the names of its figures, such as "-growth.png".
+    """
     folder, slash, name = output.rpartition("/")
     if not name:
         raise ConfigError(
             f"--output: got {output!r}; takes the start of the files' names, such as results/mine."
         )
     cli.create_folder(Path(folder + slash))
-    trial = Path(f"{output}.json.tmp")
     try:
-        trial.touch()
-        trial.unlink()
+        tempfile.TemporaryFile(dir=folder or ".").close()
     except OSError as error:
-        raise ConfigError(f"--output: {trial} cannot be written: {error.strerror}.") from None
-    for ending in (".md", ".json"):
-        if Path(f"{output}{ending}").is_dir():
-            raise ConfigError(f"--output: {output}{ending} is a folder; takes another name.")
+        raise ConfigError(f"--output: {output}.json cannot be written: {error.strerror}.") from None
+    for ending in (".json", ".md", *figures):
+        path = Path(f"{output}{ending}")
+        if path.is_symlink() or (path.exists() and not path.is_file()):
+            kind = "folder" if path.is_dir() else "link or device"
+            raise ConfigError(f"--output: {path} is a {kind}; takes another name.")
+        if path.exists() and not _is_record(program, Path(f"{output}.json")):
+            raise ConfigError(
+                f"--output: {path} is not of experiments.{program}; takes another name, or move "
+                "that file away."
+            )
+
+
+def _is_record(program, path):
+    """Whether a file is the record of a program, as ``about`` begins it, wherever it was then."""
+    try:
+        python, _, module, *_ = shlex.split(json.loads(path.read_text())["command"])
+        same = module.split(".")[-1] == program.split(".")[-1]
+        return python == "python" and module.startswith("experiments.") and same
+    except (OSError, ValueError, LookupError, TypeError, AttributeError):
+        return False
 
 
 def about(program):

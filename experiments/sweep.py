@@ -7,6 +7,7 @@ Finished runs are not run again.
 """
 
 import copy
+import os
 import re
 from pathlib import Path
 
@@ -22,6 +23,8 @@ from l2rw_jax.reports.table import cell
 from l2rw_jax.training import ConfigError, Ended, RunError, resolve, train_seeds, validate
 from l2rw_jax.training import workdir as files
 from l2rw_jax.training.config import check_name
+
+GENERATOR = b'<meta name="generator" content="l2rw_jax.reports">'  # what a page begins with
 
 METHODS = flags.DEFINE_list("methods", ["baseline", "random", "clean_only", "l2rw"], "Methods.")
 SEEDS = flags.DEFINE_integer(
@@ -56,7 +59,9 @@ def main():
                 resolved.add(Path(folder).parent)
         except Ended:
             pass  # a row of the table
-    programs.prepare_output(str(output()))
+    endings = [f"-{field}.png"] if field else ["-accuracy.png", "-weights.png"]
+    programs.prepare_output("sweep", str(output()), *endings)
+    check_page(workdir / "report.html")
     results: list = []
     for start in range(0, len(runs), SEEDS.value):
         seeds = runs[start : start + SEEDS.value]
@@ -128,7 +133,7 @@ def report(results, folders, field):
     for result in results:
         if "ended" in result:
             table += "\n" + ended_row(result, keys, table)
-    Path(f"{output()}.md").write_text(table + "\n")
+    files.write_text(f"{output()}.md", table + "\n")
     about = programs.about("sweep") | {"config": config.to_dict()}
     files.write_json(
         f"{output()}.json", about | {"keys": keys, "summary": summary, "runs": results}
@@ -137,6 +142,13 @@ def report(results, folders, field):
         figures = plot(finished, field, config, workdir)
         write_page(table, lead(summary, keys), about["command"], finished, field, figures)
     return table
+
+
+def check_page(path):
+    """Refuses to write over a page that no sweep has written."""
+    own = path.is_file() and not path.is_symlink() and GENERATOR in path.read_bytes()[:2000]
+    if os.path.lexists(path) and not own:
+        raise ConfigError(f"--workdir: {path} is no page of a sweep; take another, or move it.")
 
 
 def lead(summary, keys):

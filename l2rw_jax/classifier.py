@@ -20,6 +20,7 @@ from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.utils import check_array, check_random_state
 from sklearn.utils.validation import check_is_fitted, validate_data
 
+from l2rw_jax._saved import CONFIG, model_file, put
 from l2rw_jax.data._check import check_finite, check_integer
 from l2rw_jax.data.examples import (
     AS_IS,
@@ -36,7 +37,7 @@ from l2rw_jax.quality import label_quality
 from l2rw_jax.training.fit import fit, probabilities, recipe
 from l2rw_jax.training.workdir import to_json
 
-_MODEL, _CONFIG, _FORMAT = "model.npz", "config.json", 1
+_FORMAT = 1
 _PIXELS = {"low": -1.0, "high": 1.0}
 
 
@@ -176,7 +177,11 @@ class ReweightClassifier(ClassifierMixin, BaseEstimator):
         return self.classes_[chosen]
 
     def save(self, folder: str | os.PathLike[str]) -> None:
-        """Writes model.npz and config.json."""
+        """Writes model.npz and config.json, as one; it writes over those of an earlier save alone.
+
+        Raises:
+          ValueError, OSError: they cannot be written; the folder is as it was.
+        """
         check_is_fitted(self)
         classes = self.classes_.tolist()
         if not all(isinstance(label, str | int | float) for label in classes):
@@ -201,10 +206,7 @@ class ReweightClassifier(ClassifierMixin, BaseEstimator):
             "n_features_in": self.n_features_in_,
             "feature_names": getattr(self, "feature_names_in_", None),
         }
-        folder = Path(folder)
-        folder.mkdir(parents=True, exist_ok=True)
-        np.savez(folder / _MODEL, **flatten_dict(arrays, sep="/"))
-        (folder / _CONFIG).write_text(json.dumps(to_json(about), indent=2) + "\n")
+        put(Path(folder), flatten_dict(arrays, sep="/"), to_json(about))
 
     @classmethod
     def load(cls, folder: str | os.PathLike[str]) -> Self:
@@ -214,10 +216,10 @@ class ReweightClassifier(ClassifierMixin, BaseEstimator):
           ValueError: the folder holds none that can be read.
         """
         try:
-            about = json.loads(Path(folder, _CONFIG).read_text())
+            about = json.loads(Path(folder, CONFIG).read_text())
             if about["format"] != _FORMAT:
                 raise ValueError(f"it is of format {about['format']!r}, not {_FORMAT}")
-            with np.load(Path(folder, _MODEL)) as file:
+            with np.load(model_file(Path(folder), about)) as file:
                 arrays = unflatten_dict(dict(file), sep="/")
             return cls(**about["parameters"])._restore(about, arrays)
         except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile) as error:

@@ -16,7 +16,7 @@ PARTS = {"_types", "_partition", "_passes", "_tangents", "_validate", "micro_bat
 
 # The order of the house: a part imports from those before it only.
 ORDER = [
-    {"_types", "_extras"},
+    {"_types", "_extras", "_files"},
     {"_partition", "_passes"},
     {"_tangents", "_validate"},
     {"weights", "micro_batches"},
@@ -30,7 +30,7 @@ ORDER = [
     {"methods"},
     {"training"},
     {"reports"},
-    {"quality"},
+    {"quality", "_saved"},
     {"classifier"},
     {"audit"},
     {"_audit_command"},

@@ -44,6 +44,9 @@ def main():
     parts = programs.choose("--parts", PARTS.value, dict.fromkeys(p.part for p in chosen))
     seconds = float("inf") if MINUTES.value is None else programs.seconds(MINUTES.value)
     record = open_record(output)
+    names = ["summary.md", *(f"{piece.name}.log" for piece in chosen)]
+    if not record["pieces"] and (taken := [name for name in names if (output / name).exists()]):
+        raise ConfigError(f"--output: {output / taken[0]} is not of this program; takes another.")
     cli.create_folder(output)
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # ends the running piece as well
     run_all([piece for piece in chosen if piece.part in parts], output, record, seconds)

@@ -8,7 +8,8 @@
 #   tfds/     data sets as TFDS prepares them: mnist for Figure 3, cifar10 for the tables
 #   state.*   from an earlier call's OUT: what is done then is not run again
 # OUT gets summary.md and state.*: tables, logs, figures and checkpoints, as one archive in pieces of
-# 15 MB; `cat OUT/state.* | tar -xzf -` unpacks it.
+# 15 MB; `cat OUT/state.* | tar -xzf -` unpacks it. Pieces of an earlier call are replaced; any other
+# state.* is moved into a new folder, OUT/other.*, for it would not belong to the archive.
 #
 # The machine needs jax[cuda], torch, flax, optax, chex, absl-py, orbax-checkpoint, scikit-learn,
 # matplotlib, tqdm and pytest. On one with a network, this makes the wheels of the rest, 11 MB:
@@ -21,21 +22,26 @@ set -euo pipefail
 mkdir -p "$2"
 carried=$(realpath "$1") out=$(realpath "$2")
 shift 2
-site=$(mktemp -d) state=runs/accelerator
-trap 'rm -rf "$site"' EXIT
+site=$(mktemp -d) new=$(mktemp -d "$out/.unfinished.XXXXXX") state=runs/accelerator
+trap 'rm -rf "$site" "$new"' EXIT  # both made here
 if compgen -G "$carried/wheels/*.whl" >/dev/null; then
   python3 -m pip install -q --no-index --no-deps --no-compile --target "$site" "$carried"/wheels/*.whl
 fi
 export PYTHONPATH="$PWD:$site${PYTHONPATH:+:$PYTHONPATH}" PYTHONUNBUFFERED=1
 if [ -d "$carried/tfds" ]; then export L2RW_DATA_DIR="$carried/tfds"; fi
 mkdir -p "$state"
-if compgen -G "$carried/state.*" >/dev/null; then cat "$carried"/state.* | tar -xzf - -C "$state"; fi
+# What is there already is newer.
+if [ ! -e "$state/parts.json" ] && compgen -G "$carried/state.*" >/dev/null; then cat "$carried"/state.* | tar -xzf - -C "$state"; fi
 status=0
 python3 -m experiments.accelerator --output="$state" "$@" || status=$?
 cp "$state/summary.md" "$out" || true
-# Under another name until it is whole: an earlier state is worth more than half of a new one.
-rm -f "$out"/new.*
-tar -czf - -C "$state" . | split -b 15000000 - "$out/new."
-rm -f "$out"/state.*
-for piece in "$out"/new.*; do mv "$piece" "$out/state.${piece##*.}"; done
+# Elsewhere until it is whole: an earlier state is worth more than half of a new one.
+tar -czf - -C "$state" . | split -b 15000000 - "$new/state."
+for piece in "$out"/state.*; do
+  if [ -e "$piece" ] && [ ! -e "$new/${piece##*/}" ]; then
+    other=${other:-$(mktemp -d "$out/other.XXXXXX")}
+    mv "$piece" "$other"
+  fi
+done
+mv "$new"/state.* "$out"
 exit "$status"

@@ -71,7 +71,7 @@ def recorded(record: dict[str, Any], output: Path, entry: dict[str, Any]) -> Ite
 def write(record: dict[str, Any], output: Path):
     """Writes the record and the summary."""
     files.write_json(output / "parts.json", record)
-    (output / "summary.md").write_text(summary(output, record))
+    files.write_text(output / "summary.md", summary(output, record))
 
 
 def run(piece: Piece, output: Path, limit: float) -> dict[str, Any]:

@@ -13,7 +13,6 @@ import os
 import sys
 import tempfile
 import time
-from pathlib import Path
 
 import jax
 from absl import flags
@@ -52,7 +51,7 @@ def main():
     seconds = programs.seconds(MINUTES.value)
     device = programs.platform(DEVICE.value)
     chosen, makers = choose_settings(device), choose_makers(device)
-    output = programs.output_of("benchmark", OUTPUT.value)
+    output = programs.output_of("benchmark", OUTPUT.value, "benchmark", ".png", "-growth.png")
     about = implementations.about()
     rows: list = []
     end = time.perf_counter() + seconds
@@ -65,7 +64,7 @@ def main():
         _release()
         files.write_json(f"{output}.json", about | {"rows": rows})
         table = f"{report.ratio_table(rows)}\n\n{report.table(rows)}"
-        Path(f"{output}.md").write_text(table + "\n")
+        files.write_text(f"{output}.md", table + "\n")
         report.plot(rows, f"{output}.png", title=about["device"])
     if SWEEP.value:
         report.plot_growth(rows, f"{output}-growth.png", title=about["device"])

@@ -24,7 +24,7 @@ from l2rw_jax import data
 from l2rw_jax.audit import audit_labels
 from l2rw_jax.classifier import ReweightClassifier
 from l2rw_jax.reports import mean_interval, to_markdown
-from l2rw_jax.reports.figures import COLORS
+from l2rw_jax.reports.figures import COLORS, write
 
 SCORED = ("AUROC", "average precision", "F1")
 FIGURES = (*SCORED, "precision", "recall", "test accuracy", "pruned accuracy", "seconds", "GB")
@@ -220,7 +220,7 @@ def plot(rows: list[dict[str, Any]], path: str) -> None:
     title = "The audit ranks wrong labels better than cleanlab" if better else "Ranking of labels"
     figure.suptitle(f"{title} (blue: ours; mean and 95 % interval)")
     figure.tight_layout()
-    figure.savefig(path, dpi=150)
+    write(figure, path, dpi=150)
     plt.close(figure)
 
 

@@ -10,7 +10,6 @@ OUTPUT.md.
 """
 
 import time
-from pathlib import Path
 from typing import Any
 
 import jax
@@ -76,12 +75,12 @@ def table(rows: list[dict[str, Any]]) -> str:
 def main():
     """Measures model after model, and writes after each."""
     programs.check_models("--models", MODELS.value)
-    output = programs.output_of("compile", OUTPUT.value)
+    output = programs.output_of("benchmark.compile_time", OUTPUT.value, "compile")
     content: dict[str, Any] = programs.about("benchmark.compile_time") | {"rows": []}
     for name in MODELS.value:
         content["rows"] += measure(name, ROUNDS.value)
         files.write_json(f"{output}.json", content)
-        Path(f"{output}.md").write_text(table(content["rows"]) + "\n")
+        files.write_text(f"{output}.md", table(content["rows"]) + "\n")
     print(table(content["rows"]))
 
 

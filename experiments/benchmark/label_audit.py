@@ -103,7 +103,7 @@ def write(content: dict[str, Any], rows: list[dict[str, Any]], table: Any) -> No
     """Adds rows to the two files."""
     content["rows"] += rows
     files.write_json(f"{output()}.json", content)
-    Path(f"{output()}.md").write_text(table(content["rows"]))
+    files.write_text(f"{output()}.md", table(content["rows"]))
     for row in rows:
         print(f"seed {row['seed']}: {row['audit']}, AUROC {row['AUROC']:.4f}", file=sys.stderr)
 
@@ -116,7 +116,7 @@ def main() -> None:
         except ImportError as error:
             raise ConfigError(str(error)) from error
     dataset = read()
-    programs.prepare_output(output())
+    programs.prepare_output("benchmark.label_audit", output(), *([] if CHECK.value else [".png"]))
     content: dict[str, Any] = programs.about("benchmark.label_audit")
     packages = ("scikit-learn",) if CHECK.value else ("scikit-learn", "cleanlab")
     content["versions"] |= {name: metadata.version(name) for name in packages}

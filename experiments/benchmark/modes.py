@@ -8,7 +8,6 @@ OUTPUT.json and OUTPUT.md.
 """
 
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import jax
@@ -212,7 +211,7 @@ def table(content: dict[str, Any]) -> str:
 def main() -> None:
     """Measures, and writes the two files."""
     programs.check_models("--model", [MODEL.value])
-    programs.prepare_output(OUTPUT.value)
+    programs.prepare_output("benchmark.modes", OUTPUT.value)
     content: dict[str, Any] = programs.about("benchmark.modes")
     content["costs"] = [row for m in (100, 10) for row in costs(MODEL.value, m)]
     with jax.enable_x64(True):
@@ -223,7 +222,7 @@ def main() -> None:
             for row in errors(name, seed)
         ]
     files.write_json(f"{OUTPUT.value}.json", content)
-    Path(f"{OUTPUT.value}.md").write_text(table(content))
+    files.write_text(f"{OUTPUT.value}.md", table(content))
     print(table(content))
 
 

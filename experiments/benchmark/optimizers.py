@@ -22,6 +22,7 @@ from absl import flags
 
 import l2rw_jax
 from experiments import programs
+from l2rw_jax._files import write_whole
 from l2rw_jax.reports import to_markdown
 
 WRITE = flags.DEFINE_bool("write", False, "Whether to put the table into the page.")
@@ -238,7 +239,7 @@ def main() -> None:
     if WRITE.value:
         text = PAGE.read_text()
         head, tail = text.split(START)[0], text.split(END)[1]
-        PAGE.write_text(f"{head}{START}\n{made}\n{END}{tail}")
+        write_whole(PAGE, f"{head}{START}\n{made}\n{END}{tail}".encode())
     print(made)
 
 

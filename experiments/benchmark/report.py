@@ -3,6 +3,7 @@
 from matplotlib import pyplot as plt
 
 from l2rw_jax.reports import to_markdown
+from l2rw_jax.reports.figures import write
 from l2rw_jax.reports.style import COLORS, styled
 
 METHODS = {  # of the table of ratios: ours, then PyTorch's; of several, the quickest counts
@@ -179,7 +180,7 @@ def plot(rows, path, *, title):
         "Reweighting multiplies a plain step by less here\n"
         f"than in PyTorch in {less} of {len(every)} pairs"
     )
-    figure.savefig(path, dpi=120)
+    write(figure, path, dpi=120)
     plt.close(figure)
 
 
@@ -201,5 +202,5 @@ def plot_growth(rows, path, *, title):
     axes.grid(alpha=0.25, which="both")
     if axes.lines:
         axes.legend(frameon=False, fontsize="small")
-    figure.savefig(path, dpi=120)
+    write(figure, path, dpi=120)
     plt.close(figure)

@@ -39,7 +39,7 @@ def main():
             files.check_workdir(workdir / framework / folder, validate(config))
         theirs.check(config)
     cli.create_folder(workdir, "--workdir")
-    programs.prepare_output(output)
+    programs.prepare_output("benchmark.side_by_side", output, ".png")
     results: list = []
     curves: dict = {}
     for framework, train in frameworks.items():
@@ -59,7 +59,7 @@ def report(results, curves, output):
     config = cli.CONFIG.value
     summary = reports.summarize(results, KEYS)
     table = reports.markdown_table(summary, KEYS)
-    Path(f"{output}.md").write_text(table + "\n")
+    files.write_text(f"{output}.md", table + "\n")
     about = programs.about("benchmark.side_by_side") | {
         "config": config.to_dict(),
         "device": results[-1]["device"],

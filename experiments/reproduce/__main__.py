@@ -72,7 +72,7 @@ def main():
     output = OUTPUT.value
     if output is None:
         output = f"results/{plan.target}-{plan.scale}-{device_name()}"
-    programs.prepare_output(output)
+    programs.prepare_output("reproduce", output, ".png")
     cli.create_folder(workdir, "--workdir")
     failed = execute.train(plan, workdir, plan.groups[shard::shards])
     if shards > 1:

@@ -4,6 +4,7 @@ python -m experiments.reproduce.before_after --picture=results/before-after.png
 """
 
 import json
+import os
 from pathlib import Path
 
 import matplotlib.pyplot as plt
@@ -12,13 +13,14 @@ from absl import flags
 
 from experiments import programs
 from l2rw_jax.reports import mean_interval
-from l2rw_jax.reports.figures import COLORS
+from l2rw_jax.reports.figures import COLORS, write
 from l2rw_jax.training import ConfigError
 
 INPUT = flags.DEFINE_string(
     "input", "results/human-trusted-cpu.json", "The report of --target=human."
 )
-OUTPUT = flags.DEFINE_string("picture", "results/before-after.png", "The PNG to write.")
+PICTURE = "results/before-after.png"  # of this repository
+OUTPUT = flags.DEFINE_string("picture", PICTURE, "The PNG to write.")
 
 # What a reader sees for each column of the report, from top to bottom.
 ROWS = {
@@ -42,6 +44,8 @@ CAPTION = (
 
 def main():
     """Reads the report and draws."""
+    if OUTPUT.value != PICTURE and os.path.lexists(OUTPUT.value):
+        raise ConfigError(f"--picture={OUTPUT.value}: exists; give a new file's name.")
     try:
         report = json.loads(Path(INPUT.value).read_text())
         values = {
@@ -117,7 +121,7 @@ def draw(points, path):
     seeds = sorted({len(each) for row in points.values() for each in row})
     caption = CAPTION.format(seeds=" or ".join(map(str, seeds)))
     figure.supxlabel(caption, fontsize=9.5, x=0.01, ha="left", color="#555555")
-    figure.savefig(path, dpi=180)
+    write(figure, path, dpi=180)
     plt.close(figure)
 
 

@@ -34,7 +34,7 @@ def write(plan, workdir, output, command, note="", failed=()):
     beyond = comparisons(plan, summary, done) if target.against else {}
     for name, entries in beyond.items():
         text += f"\n{name}\n\n{_wide(entries)}\n"
-    Path(f"{output}.md").write_text(text)
+    files.write_text(f"{output}.md", text)
     runs = [
         {"folder": folder, "config": plan.runs[folder].to_dict()}
         | result

@@ -26,7 +26,7 @@ SHOWN = (1, 8, 64, 256)  # devices in the table; the JSON file has all
 def main():
     """Writes the JSON file, the tables and the figure."""
     steps = read_steps(BENCHMARK.value)
-    programs.prepare_output(OUTPUT.value)
+    programs.prepare_output("scaling", OUTPUT.value, ".png")
     networks = {name: model.network(name) for name in ("resnet-32", "wrn-28-10")}
     settings = itertools.product(networks.items(), model.HARDWARE, model.DEVICES)
     rows = [model.modelled_row(name, size, kind, n) for (name, size), kind, n in settings]
@@ -45,7 +45,7 @@ def main():
     shown = [row for row in rows if row["devices"] in SHOWN]
     tables = [report.table(shown, report.MODELLED), report.table(measured, report.MEASURED)]
     text = "\n\n".join(tables) + "\n"
-    Path(f"{OUTPUT.value}.md").write_text(text)
+    files.write_text(f"{OUTPUT.value}.md", text)
     title = f"A model, not measured: {model.BATCH} examples a device"
     report.plot(rows, f"{OUTPUT.value}.png", title=title)
     print(text)

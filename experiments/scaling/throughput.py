@@ -31,12 +31,12 @@ def main():
     """Runs all comparisons, and writes after each, so that an interrupted run keeps its rows."""
     seconds = programs.seconds(MINUTES.value)
     gpu = programs.platform() == "gpu"
-    output = programs.output_of("throughput", OUTPUT.value)
+    output = programs.output_of("scaling.throughput", OUTPUT.value, "throughput")
     content: dict = programs.about("scaling.throughput") | {"rows": [], "devices": []}
 
     def write():
         files.write_json(f"{output}.json", content)
-        Path(f"{output}.md").write_text(table(content["rows"], content["devices"]))
+        files.write_text(f"{output}.md", table(content["rows"], content["devices"]))
 
     end = time.perf_counter() + seconds
     rounds = {"least": 1, "most": 1} if SMOKE.value else {}

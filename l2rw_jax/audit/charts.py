@@ -15,21 +15,18 @@ def figures(summary: dict[str, Any]) -> str:
     """The numbers at the top of the page."""
     share = summary["wrong_share"]
     verified = summary["trusted_rows"]
-    source = (
-        "measured on your verified rows"
-        if summary["estimated_from"] == "trusted rows"
-        else "a guess from the model alone: verify some rows"
-    )
     numbers = [
         (f"{summary['rows']:,}", f"rows in {len(summary['classes'])} classes"),
         (f"{summary['issues']:,}", "labels more likely wrong than right"),
-        (percent(share), f"of all labels wrong, {source}"),
+        (percent(share), f"of all labels wrong, {summary['wrong_share_is']}"),
         (f"{verified:,}", "rows verified so far"),
     ]
-    return "".join(
+    told = "".join(
         f"<div><dt>{html.escape(text)}</dt><dd>{html.escape(number)}</dd></div>"
         for number, text in numbers
     )
+    doubt = f'<p class="doubt">{html.escape(summary["doubt"])}</p>' if summary["doubt"] else ""
+    return f"<dl>{told}</dl>{doubt}"
 
 
 def percent(share: dict[str, float | None]) -> str:
@@ -114,7 +111,8 @@ def classes(summary: dict[str, Any]) -> str:
         )
         for name, each in sorted(summary["classes"].items(), key=wrong)
     ]
-    return _table(("Class", "Rows", "Issues", "Wrong, estimated"), rows)
+    how = "estimated" if summary["estimated_from"] == "trusted rows" else "a guess"
+    return _table(("Class", "Rows", "Issues", f"Wrong, {how}"), rows)
 
 
 def _cell(count: int, most: int, diagonal: bool) -> str:

@@ -10,7 +10,8 @@ from typing import Any, NoReturn
 import numpy as np
 
 from l2rw_jax.audit.errors import AuditError
-from l2rw_jax.audit.output import check_output, replaced, write_tables
+from l2rw_jax.audit.folder import opened, put
+from l2rw_jax.audit.output import in_words, write_tables
 from l2rw_jax.audit.predict import predict
 from l2rw_jax.audit.report import write_report
 from l2rw_jax.audit.rows import Rows, check_flags, read_rows
@@ -47,7 +48,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"error: {text}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
-        print("error: interrupted; nothing was written", file=sys.stderr)
+        print("error: interrupted", file=sys.stderr)
         return 130
     return 0
 
@@ -81,7 +82,7 @@ def _parse(argv: Sequence[str]) -> argparse.Namespace:
     model.add_argument("--model", type=_text, help="network, such as mlp-256 or resnet-20")
     model.add_argument("--steps", type=_steps, help="training steps; default: by the rows")
     model.add_argument("--predict", type=_path, help="an audit whose model labels the rows")
-    parser.add_argument("--output", type=_path, required=True, help="folder to write")
+    parser.add_argument("--output", type=_output, required=True, help="folder to write")
     repeated = [arg.partition("=")[0] for arg in argv if arg.startswith("--")]
     for flag in repeated:
         if flag != "--trusted" and repeated.count(flag) > 1:
@@ -93,6 +94,14 @@ def _text(text: str) -> str:
     if not text or not text.isprintable():
         raise argparse.ArgumentTypeError(f"got {text!r}; give a name")
     return text
+
+
+def _output(text: str) -> Path:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise argparse.ArgumentTypeError(f"got {text!r}; give a name in UTF-8") from None
+    return _path(text)
 
 
 def _path(text: str) -> Path:
@@ -124,9 +133,8 @@ def _classifier(flags: argparse.Namespace) -> Any:
 
 
 def _audit(flags: argparse.Namespace, command: str) -> None:
-    check_output(flags.output)
     check_flags(flags)
-    with replaced(flags.output) as folder:
+    with opened(flags.output, _inputs(flags)) as folder:
         rows = read_rows(flags, folder)
         _say(f"{len(rows.ids)} rows, {len(np.unique(rows.labels))} classes, ", rows)
         classifier = _classifier(flags)
@@ -134,7 +142,6 @@ def _audit(flags: argparse.Namespace, command: str) -> None:
         audit = run_audit(
             rows.X, rows.labels, pair, ids=rows.ids, classifier=classifier, chosen=rows.chosen
         )
-        classifier.save(folder / "model")
         facts = {
             "command": command,
             "image_size": flags.size if flags.images and not flags.features else None,
@@ -142,15 +149,21 @@ def _audit(flags: argparse.Namespace, command: str) -> None:
             "columns_left_out": rows.left_out,
             "unreadable": rows.unreadable,
         }
-        summary = write_tables(folder, audit, facts)
-        write_report(folder / "report.html", audit, summary, rows.X, rows.picture)
-        (folder / "images.npy").unlink(missing_ok=True)
-    share = summary["wrong_share"]
-    interval = "" if share["low"] is None else f" ({share['low']:.1%} to {share['high']:.1%})"
-    print(f"{summary['issues']} label issues; about {share['estimate']:.1%}{interval} are wrong")
+        with put(folder) as scratch:
+            classifier.save(scratch / "model")
+            summary = write_tables(scratch, audit, facts)
+            write_report(scratch / "report.html", audit, summary, rows.X, rows.picture)
+    print(in_words(summary))
     if verified := summary["trusted_rows"]:
         print(f"{summary['steering_rows']} of {verified} verified rows steered the training")
     print(f"Open {flags.output / 'report.html'}")
+
+
+def _inputs(flags: argparse.Namespace) -> dict[str, list[Path]]:
+    """The files that are read, by their flags."""
+    single = {f"--{name}": [getattr(flags, name)] for name in ("features", "labels")}
+    given = {flag: paths for flag, paths in single.items() if paths[0]}
+    return given | {"--trusted": flags.trusted}
 
 
 def _say(text: str, rows: Rows) -> None:

@@ -1,77 +1,26 @@
-"""The folder that an audit leaves: written beside its place, and put there once it is whole."""
+"""What an audit leaves: its tables and summary.json. How they are put in place: see `folder`."""
 
-import contextlib
-import fcntl
 import json
-import os
-import shutil
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
+from l2rw_jax._files import write_whole
 from l2rw_jax.audit.calibrate import shares
-from l2rw_jax.audit.errors import AuditError
+from l2rw_jax.audit.folder import PROGRAM, SUMMARY
 from l2rw_jax.audit.table import Audit
 from l2rw_jax.audit.tables import write_csv
 from l2rw_jax.training.workdir import environment
 
-PROGRAM = "l2rw-audit"
+MEASURED = "measured on your verified rows"
+GUESS = "a guess from the model alone; verify some rows"
+NO_ISSUE = (
+    "No issue was found: either the labels are right, or the model memorised the wrong ones or "
+    "cannot tell the classes apart. Verify some rows."
+)
 SUREST = 0.9  # probability of being wrong from which corrected.csv replaces a label
-
-
-def check_output(output: Path) -> None:
-    """Raises AuditError if the output's place holds anything but an earlier audit."""
-    if output.exists() and not output.is_dir():
-        raise AuditError(f"--output={output}: is a file; give a new folder's name")
-    if output.is_dir() and any(output.iterdir()) and not _is_audit(output):
-        raise AuditError(
-            f"--output={output}: holds something else than an audit; give a new folder"
-        )
-
-
-def whole(output: Path) -> Path:
-    """Where the audit of that name is: in its place, or beside it, if the next one was killed."""
-    if not output.absolute().name:  # the root has nothing beside it
-        return output
-    old = _old(output)
-    return old if old.is_dir() and not output.exists() else output
-
-
-@contextlib.contextmanager
-def replaced(output: Path) -> Iterator[Path]:
-    """A folder to write into, which takes the output's place once all went well.
-
-    It lies beside it, hidden. A killed audit leaves it there, and the next one clears it. If it was
-    killed while it took the place of an earlier audit, that one comes back: see `whole`.
-
-    Raises:
-        AuditError: another audit is writing, or nothing can be written there.
-    """
-    output = output.absolute()
-    part = output.with_name(f".{output.name}.part")
-    try:
-        part.mkdir(parents=True, exist_ok=True)
-        lock = os.open(part, os.O_RDONLY)
-    except OSError as error:
-        raise AuditError(f"--output={output}: cannot be written: {error.strerror}") from None
-    try:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            raise AuditError(f"--output={output}: another audit is writing it") from None
-        if (kept := whole(output)) != output:
-            kept.rename(output)
-        _clear(part)
-        try:
-            yield part
-            _put(part, output)
-        finally:
-            shutil.rmtree(part, ignore_errors=True)
-    finally:
-        os.close(lock)
 
 
 def write_tables(folder: Path, audit: Audit, facts: dict[str, Any]) -> dict[str, Any]:
@@ -99,8 +48,20 @@ def write_tables(folder: Path, audit: Audit, facts: dict[str, Any]) -> dict[str,
         "replaced_from_probability": SUREST,
         **environment(),
     }
-    (folder / "summary.json").write_text(json.dumps(summary, indent=2, allow_nan=False) + "\n")
+    write_whole(folder / SUMMARY, (json.dumps(summary, indent=2, allow_nan=False) + "\n").encode())
     return summary
+
+
+def in_words(summary: dict[str, Any]) -> str:
+    """What the command prints: the issues, the share of wrong labels and how sure it is."""
+    share = summary["wrong_share"]
+    interval = "" if share["low"] is None else f" ({share['low']:.1%} to {share['high']:.1%})"
+    wrong = "may be" if summary["wrong_share_is"] == GUESS else "are"
+    text = (
+        f"{summary['issues']} label issues; about {share['estimate']:.1%}{interval} of the labels "
+        f"{wrong} wrong: {summary['wrong_share_is']}"
+    )
+    return f"{text}\n{summary['doubt']}" if summary["doubt"] else text
 
 
 def _estimates(audit: Audit) -> dict[str, Any]:
@@ -119,6 +80,8 @@ def _estimates(audit: Audit) -> dict[str, Any]:
         "steering_rows": audit.steering,
         "issues": int(issue.sum()),
         "wrong_share": _interval(total),
+        "wrong_share_is": GUESS if audit.calibrated is None else MEASURED,
+        "doubt": None if issue.any() else NO_ISSUE,
         "estimated_from": "confident counts" if audit.calibrated is None else "trusted rows",
         "classes": {
             str(name): {
@@ -140,31 +103,3 @@ def _interval(share: Any) -> dict[str, float | None]:
         name: None if np.isnan(value) else round(float(value), 5)
         for name, value in share._asdict().items()
     }
-
-
-def _is_audit(folder: Path) -> bool:
-    try:
-        return json.loads((folder / "summary.json").read_text())["program"] == PROGRAM
-    except (OSError, ValueError, LookupError, TypeError):
-        return False
-
-
-def _clear(folder: Path) -> None:
-    for path in folder.iterdir():
-        shutil.rmtree(path) if path.is_dir() else path.unlink()
-
-
-def _old(output: Path) -> Path:
-    output = output.absolute()
-    return output.with_name(f".{output.name}.old")
-
-
-def _put(part: Path, output: Path) -> None:
-    """Renames the whole folder into place; an earlier audit steps aside and is removed."""
-    old = _old(output)
-    shutil.rmtree(old, ignore_errors=True)
-    check_output(output)  # it may have been filled since
-    if output.exists():
-        output.rename(old)
-    part.rename(output)
-    shutil.rmtree(old, ignore_errors=True)

@@ -1,6 +1,8 @@
 """Pictures: folders of image files, and sets of TensorFlow Datasets (TFDS)."""
 
+import math
 import os
+import tempfile
 import warnings
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -55,7 +57,7 @@ def read_images(folder: Path, size: int, scratch: Path, *, classes: bool = True)
     Args:
         folder: what --images names.
         size: the images' height and width in the array.
-        scratch: a folder for the array.
+        scratch: the folder on whose disk the array lies.
         classes: whether a class is the folder at the top that a file lies in; else all files are
             rows and the labels are empty.
 
@@ -73,9 +75,7 @@ def read_images(folder: Path, size: int, scratch: Path, *, classes: bool = True)
                 f"--images={folder}: its files lie in no subfolders: make one folder a class, or "
                 f"give --labels and --id_column with the files' names"
             )
-    path = scratch / "images.npy"
-    shape = (len(names), size, size, 3)
-    array = np.lib.format.open_memmap(path, "w+", np.uint8, shape)
+    array = _reserved(scratch, (len(names), size, size, 3))
     kept: list[str] = []
     unreadable: dict[str, str] = {}
     for name, image in zip(names, _decoded(folder, names, size), strict=True):
@@ -97,6 +97,21 @@ def read_images(folder: Path, size: int, scratch: Path, *, classes: bool = True)
         lambda name: open_image(folder / name),
         unreadable,
     )
+
+
+def _reserved(folder: Path, shape: tuple[int, ...]) -> np.memmap:
+    """A uint8 array in a file without a name, whose space is freed with it, even after a kill."""
+    size = math.prod(shape)
+    try:
+        with tempfile.TemporaryFile(dir=folder) as file:
+            # A file with holes would end the process by SIGBUS once the disk is full.
+            if hasattr(os, "posix_fallocate"):  # macOS has none
+                os.posix_fallocate(file.fileno(), 0, size)
+            return np.memmap(file, np.uint8, "r+", shape=shape)
+    except OSError as error:
+        raise AuditError(
+            f"{folder}: cannot hold the decoded images, {size:,} bytes: {error.strerror}"
+        ) from None
 
 
 def by_stem(folder: Path) -> Picture:

@@ -2,7 +2,6 @@
 
 import argparse
 import json
-import os
 import sys
 import tempfile
 from collections.abc import Iterator
@@ -15,8 +14,8 @@ import pandas as pd
 from l2rw_jax.audit.arrays import read_array
 from l2rw_jax.audit.errors import AuditError
 from l2rw_jax.audit.features import Recipe, table_features_again
+from l2rw_jax.audit.folder import whole
 from l2rw_jax.audit.kinds import is_array
-from l2rw_jax.audit.output import whole
 from l2rw_jax.audit.pictures import read_images
 from l2rw_jax.audit.tables import ids_of, read_table, write_csv
 
@@ -32,17 +31,20 @@ def predict(flags: argparse.Namespace) -> None:
     """
     _check_flags(flags)
     classifier, size, recipe = _load(flags.predict)
-    with tempfile.TemporaryDirectory(dir=flags.output.absolute().parent) as scratch:
-        if flags.images:
-            if size is None:
-                raise AuditError(f"--images: the model of {flags.predict} takes --features")
-            pictures = read_images(flags.images, size, Path(scratch), classes=False)
-            X, ids = pictures.X, pictures.ids
-        else:
-            X, ids = _read_features(flags, recipe)
-        part = Path(scratch) / "predictions.csv"
-        write_csv(part, _table(classifier, X, ids))
-        os.replace(part, flags.output)
+    if flags.images:
+        if size is None:
+            raise AuditError(f"--images: the model of {flags.predict} takes --features")
+        scratch = flags.output.absolute().parent
+        pictures = read_images(flags.images, size, scratch, classes=False)
+        X, ids = pictures.X, pictures.ids
+    else:
+        X, ids = _read_features(flags, recipe)
+    try:
+        write_csv(flags.output, _table(classifier, X, ids))
+    except OSError as error:
+        raise AuditError(
+            f"--output={flags.output}: cannot be written: {error.strerror or error}"
+        ) from None
     print(f"{len(ids)} predictions in {flags.output}")
 
 
@@ -77,27 +79,45 @@ def _check_flags(flags: argparse.Namespace) -> None:
         raise AuditError(
             "--id_column: names a column of a table that --features gives; leave it out"
         )
-    if flags.output.is_dir():
-        raise AuditError(f"--output={flags.output}: is a folder; give a file's name")
-    if not flags.output.absolute().parent.is_dir():
-        raise AuditError(f"--output={flags.output}: its folder does not exist")
-    if flags.output.exists():
-        with flags.output.open("rb") as file:
-            if file.readline().strip() != _HEADER.encode():
-                raise AuditError(f"--output={flags.output}: exists and holds something else")
+    _check_output(flags.output, flags.images or flags.features)
+
+
+def _check_output(output: Path, rows: Path) -> None:
+    """Raises AuditError unless the file is new, or one that an earlier call wrote."""
+    if output.is_symlink():
+        raise AuditError(f"--output={output}: is a symbolic link; give a file's own name")
+    if output.is_dir():
+        raise AuditError(f"--output={output}: is a folder; give a file's name")
+    if not output.absolute().parent.is_dir():
+        raise AuditError(f"--output={output}: its folder does not exist")
+    try:
+        tempfile.TemporaryFile(dir=output.absolute().parent).close()
+    except OSError as error:
+        raise AuditError(f"--output={output}: cannot be written: {error.strerror}") from None
+    if not output.exists():
+        return
+    if output.samefile(rows):
+        raise AuditError(f"--output={output}: is the file of the rows; give another name")
+    if not output.is_file():
+        raise AuditError(f"--output={output}: is no regular file; give a new file's name")
+    with output.open("rb") as file:
+        if file.readline(len(_HEADER) + 2).strip() != _HEADER.encode():
+            raise AuditError(f"--output={output}: exists and holds something else")
 
 
 def _load(audit: Path) -> tuple[Any, int | None, Recipe | None]:
     """The model of an audit, the size of its images and the recipe of its features, or None."""
     from l2rw_jax.classifier import ReweightClassifier
 
-    folder = whole(audit)
-    try:
-        summary = json.loads((folder / "summary.json").read_text())
-        size, recipe = summary["image_size"], Recipe.from_facts(summary)
-    except (OSError, ValueError, LookupError, TypeError, AttributeError):
-        raise AuditError(f"--predict={audit}: holds no audit (no summary.json of one)") from None
-    return ReweightClassifier.load(folder / "model"), size, recipe
+    with whole(audit) as folder:
+        try:
+            summary = json.loads((folder / "summary.json").read_text())
+            size, recipe = summary["image_size"], Recipe.from_facts(summary)
+        except (OSError, ValueError, LookupError, TypeError, AttributeError):
+            raise AuditError(
+                f"--predict={audit}: holds no audit (no summary.json of one)"
+            ) from None
+        return ReweightClassifier.load(folder / "model"), size, recipe
 
 
 def _table(classifier: Any, X: Any, ids: np.ndarray) -> pd.DataFrame:

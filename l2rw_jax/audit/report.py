@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from l2rw_jax._files import write_whole
 from l2rw_jax.audit import charts
 from l2rw_jax.audit.calibrate import check_first
 from l2rw_jax.audit.features import nearest_rows
@@ -34,7 +35,8 @@ def write_report(
         X: the rows; read where there are no pictures, for the nearest rows.
         picture: from an id to its picture; None where there are none.
     """
-    path.write_text(render(summary, _cards(audit, X, picture), audit), encoding="utf-8")
+    text = render(summary, _cards(audit, X, picture), audit)
+    write_whole(path, text.encode(errors="backslashreplace"))  # a path need not be UTF-8
 
 
 def render(summary: dict[str, Any], cards: dict[str, Any], audit: Audit) -> str:
@@ -66,7 +68,10 @@ def _cards(audit: Audit, X: Any, picture: Picture | None) -> dict[str, Any]:
     place = {int(row): i for i, row in enumerate(shown)}
     classes = np.unique(table["given_label"].to_numpy(str))
     names = {str(name): i for i, name in enumerate(classes)}
-    near = _near(audit, X, shown, classes) if picture is None else {}
+    doubted = table["is_label_issue"].to_numpy() | (
+        (table["predicted_label"] != table["given_label"]).to_numpy() & (scores < 0.5)
+    )
+    near = _near(audit, X, shown, classes, doubted) if picture is None else {}
     cards = []
     for row in shown:
         row_id = str(table["id"].iloc[row])
@@ -74,7 +79,7 @@ def _cards(audit: Audit, X: Any, picture: Picture | None) -> dict[str, Any]:
             {
                 "id": row_id,
                 "given": names[str(table["given_label"].iloc[row])],
-                "suggested": names[str(audit.suggested[row])],
+                "suggested": names[str(audit.suggested[row])] if doubted[row] else None,
                 "score": round(float(scores[row]), 4),
                 "issue": bool(table["is_label_issue"].iloc[row]),
                 "picture": _data_uri(picture(row_id)) if picture else None,
@@ -86,7 +91,7 @@ def _cards(audit: Audit, X: Any, picture: Picture | None) -> dict[str, Any]:
         "classes": [str(name) for name in classes],
         "cards": cards,
         "lists": lists,
-        "near": "Nearest verified rows" if _verified(audit) else "Nearest of the suggested class",
+        "verified": _verified(audit),
     }
     key = hashlib.sha256(
         json.dumps([table["id"].iloc[0], len(table), content], default=str).encode()
@@ -94,8 +99,13 @@ def _cards(audit: Audit, X: Any, picture: Picture | None) -> dict[str, Any]:
     return {"key": f"l2rw-audit-{key.hexdigest()[:16]}", **content}
 
 
-def _near(audit: Audit, X: Any, shown: np.ndarray, classes: np.ndarray) -> dict[int, list[Any]]:
-    """The nearest trusted rows; without five of these, the nearest of the suggested class."""
+def _near(
+    audit: Audit, X: Any, shown: np.ndarray, classes: np.ndarray, doubted: np.ndarray
+) -> dict[int, list[Any]]:
+    """The nearest trusted rows; without five of these, the nearest of the suggested class.
+
+    Where the given label is not ``doubted``, [n] bools, those of its own class.
+    """
     table = audit.table
     labels = np.searchsorted(classes, table["given_label"].to_numpy(str))
     trusted = table["trusted"].to_numpy()
@@ -104,7 +114,8 @@ def _near(audit: Audit, X: Any, shown: np.ndarray, classes: np.ndarray) -> dict[
         allowed, group = np.where(trusted, labels, -1), np.full(len(shown), -1)
     else:
         allowed = np.where(table["is_label_issue"], -1, labels)
-        group = np.searchsorted(classes, audit.suggested[shown].astype(str))
+        suggested = np.searchsorted(classes, audit.suggested[shown].astype(str))
+        group = np.where(doubted[shown], suggested, labels[shown])
     found = nearest_rows(X, shown, allowed, group)
     return {
         int(row): [[str(table["id"].iloc[i]), int(labels[i])] for i in near if i >= 0]

@@ -11,12 +11,14 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
+from l2rw_jax._files import write_whole
 from l2rw_jax.audit.errors import AuditError, listed
 from l2rw_jax.audit.kinds import TABLE, kind_of, open_text
 from l2rw_jax.audit.layout import MISSING, UNNAMED, read_layout, refuse_repeated_names
 
-# What a spreadsheet would run as a formula: a sign is one only where no number follows.
-_FORMULA = re.compile(r"[=@\t\r]|[+-](?!\d*\.?\d+$)")
+# What a spreadsheet would run as a formula, and the same behind apostrophes: a sign starts one only
+# where no number follows. The script of report.html has the same expression.
+_FORMULA = re.compile(r"'*(?:[=@\t\r\n]|[+-](?![0-9]*\.?[0-9]+\Z))")
 
 
 class Labels(NamedTuple):
@@ -135,21 +137,29 @@ def write_csv(path: Path, frame: pd.DataFrame) -> None:
             if not pd.api.types.is_numeric_dtype(frame[name])
         }
     )
-    safe.to_csv(path, index=False, quoting=csv.QUOTE_NONNUMERIC)
+    text = safe.to_csv(index=False, quoting=csv.QUOTE_NONNUMERIC, lineterminator="\n")
+    write_whole(path, text.encode())
 
 
 def guard(cell: str) -> str:
-    """Puts an apostrophe before what a spreadsheet would run; `unguard` takes it away.
+    """Puts an apostrophe before what a spreadsheet would run, or what looks so guarded already.
 
-    >>> guard("=1+1"), guard("-1"), guard("cat"), unguard(guard("=1+1"))
-    ("'=1+1", '-1', 'cat', '=1+1')
+    >>> guard("=1+1"), guard("'=1+1"), guard("-1"), guard("cat")
+    ("'=1+1", "''=1+1", '-1', 'cat')
     """
     return f"'{cell}" if _FORMULA.match(cell) else cell
 
 
-def unguard(cell: str) -> str:
-    """The cell that `guard` was given."""
-    return cell[1:] if cell[:1] == "'" and _FORMULA.match(cell[1:]) else cell
+def unguard(cells: Sequence[str]) -> list[str]:
+    """The cells that `guard` was given; a column that it has not made is taken as it is.
+
+    >>> unguard(["'=1+1", "''=1+1", "cat"]), unguard(["=1+1", "'=1+1"])
+    (['=1+1', "'=1+1", 'cat'], ['=1+1', "'=1+1"])
+    """
+    raw = any(cell[:1] != "'" and _FORMULA.match(cell) for cell in cells)
+    if raw:  # guard leaves no such cell
+        return list(cells)
+    return [cell[1:] if _FORMULA.match(cell) else cell for cell in cells]
 
 
 def text_cells(flag: str, path: Path, column: str, cells: pd.Series) -> np.ndarray:
@@ -164,7 +174,7 @@ def text_cells(flag: str, path: Path, column: str, cells: pd.Series) -> np.ndarr
     cells = cells.astype(object)
     if pd.api.types.infer_dtype(cells) == "floating" and (cells % 1 == 0).all():
         cells = cells.map(int)  # whole numbers that once stood beside missing ones
-    return np.array([unguard(str(cell)) for cell in cells])
+    return np.array(unguard([str(cell) for cell in cells]))
 
 
 def refuse_repeated(what: str, ids: np.ndarray) -> None:

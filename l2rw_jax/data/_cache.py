@@ -1,17 +1,14 @@
 """Decoded images and labels kept on disk as memory-mapped .npy files, with their checksums."""
 
-import contextlib
 import json
-import os
-import tempfile
 import zlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import BinaryIO
 
 import numpy as np
 from absl import logging
 
+from l2rw_jax._files import replacing, write_whole
 from l2rw_jax.data._check import describe, reason
 
 
@@ -38,10 +35,9 @@ def cached(
     try:
         directory.mkdir(parents=True, exist_ok=True)
         for path, array in zip(_paths(directory, stem), decoded, strict=True):
-            with _written(path) as file:
+            with replacing(path) as file:
                 np.save(file, array)
-        with _written(_sums(directory, stem)) as file:
-            file.write(json.dumps(_checksums(decoded)).encode())
+        write_whole(_sums(directory, stem), json.dumps(_checksums(decoded)).encode())
         return _read(directory, stem)
     except OSError as error:
         logging.warning("Decoded arrays are not cached in %s: %s", directory, reason(error))
@@ -90,16 +86,3 @@ def _read(directory: Path, stem: str) -> tuple[np.ndarray, np.ndarray]:
 
 def _checksums(arrays: Sequence[np.ndarray]) -> list[int]:
     return [zlib.crc32(array.data) for array in arrays]
-
-
-@contextlib.contextmanager
-def _written(path: Path) -> Iterator[BinaryIO]:
-    """Opens path for writing; it changes once all is written."""
-    # A finished file takes the name in one step, so no reader or second writer sees half of one.
-    with tempfile.TemporaryDirectory(dir=path.parent) as scratch:
-        part = Path(scratch) / "part"
-        with part.open("wb") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        part.replace(path)

@@ -1,11 +1,13 @@
 """Figures of finished runs, as PNG."""
 
-import os
+import io
 from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from l2rw_jax._files import StrPath, write_whole
 from l2rw_jax.reports.style import (
     COLORS,
     Interval,
@@ -22,7 +24,6 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-StrPath = str | os.PathLike[str]
 Line = Mapping[str, Any]  # of metrics.jsonl
 
 
@@ -185,4 +186,11 @@ def save(figure: "Figure", axes: "Axes", path: StrPath) -> None:
     """Adds the legend, below, where it hides nothing, and writes the PNG."""
     longest = max(map(len, axes.get_legend_handles_labels()[1]), default=0)
     figure.legend(loc="outside lower center", ncols=3 if longest < 18 else 2)
-    figure.savefig(path, dpi=150)
+    write(figure, path)
+
+
+def write(figure: "Figure", path: StrPath, dpi: int = 150) -> None:
+    """Writes a figure, whole or not at all; its format is that of the name's ending."""
+    file = io.BytesIO()
+    figure.savefig(file, format=Path(path).suffix[1:] or "png", dpi=dpi)
+    write_whole(path, file.getvalue())

@@ -11,8 +11,8 @@ from string import Template
 
 import numpy as np
 
+from l2rw_jax._files import StrPath, write_whole
 from l2rw_jax.reports.doubts import Doubt
-from l2rw_jax.reports.figures import StrPath
 
 _SIDE = 96  # least pixels of a picture; smaller ones are enlarged by the browser
 
@@ -49,7 +49,7 @@ def write_page(
         "figures": "".join(_figure(text, file) for text, file in figures.items()),
         "doubts": _doubts(doubts, source) if doubts else "",
     }
-    Path(path).write_text(Template(template).substitute(parts), encoding="utf-8")
+    write_whole(path, Template(template).substitute(parts).encode())
 
 
 def _table(markdown: str) -> str:

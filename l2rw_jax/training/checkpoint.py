@@ -7,6 +7,7 @@ import gc
 import json
 import logging as standard_logging
 import os
+import secrets
 import traceback
 import zlib
 from collections.abc import Iterator
@@ -18,6 +19,7 @@ import jax.numpy as jnp
 import numpy as np
 import orbax.checkpoint as ocp
 from absl import logging
+from jax.experimental import multihost_utils
 
 from l2rw_jax.training.errors import ConfigError, RunError
 from l2rw_jax.training.state import TrainState
@@ -33,13 +35,15 @@ def open_checkpoints(workdir: Path, keep: int) -> Iterator[ocp.CheckpointManager
     The context ends when everything is written, so no write overlaps another run in this folder.
 
     Raises:
-      RunError: the folder, or the last checkpoint, cannot be written; earlier ones are kept.
+      RunError: the folder, or the last checkpoint, cannot be written; earlier ones are kept. Or the
+        folder has another one whose name is a number, which Orbax would remove as an old step.
     """
     options = ocp.CheckpointManagerOptions(
         max_to_keep=keep,
         cleanup_tmp_directories=True,  # of runs that were killed while they saved
     )
     folder = Path(workdir, "checkpoints").absolute()
+    _check_own(folder)
     with without_tracebacks():
         with _told(folder):
             checkpoints = ocp.CheckpointManager(folder, options=options)
@@ -52,6 +56,12 @@ def open_checkpoints(workdir: Path, keep: int) -> Iterator[ocp.CheckpointManager
             raise
         finish(checkpoints)
         checkpoints.close()
+
+
+def _check_own(folder: Path) -> None:
+    for path in folder.glob("*"):
+        if path.name.isdigit() and not (path / "_CHECKPOINT_METADATA").is_file():
+            raise RunError(f"{path} is no checkpoint; move it away, and the same command goes on.")
 
 
 def restore_newest(
@@ -77,9 +87,8 @@ def restore_newest(
             logging.warning("checkpoint %d cannot be read (%s): trying the one before", step, error)
             torn.append(step)
             continue
-        for unreadable in torn:  # or the run could not save that step again
-            checkpoints.delete(unreadable)
         if torn:
+            _set_aside(checkpoints, torn)
             gc.collect()  # as in without_tracebacks, here of the tasks that could not read
         return restored
     if torn:
@@ -88,6 +97,22 @@ def restore_newest(
             "copy of one, or remove the workdir to start anew."
         )
     return None
+
+
+def _set_aside(checkpoints: ocp.CheckpointManager, steps: list[int]) -> None:
+    """Renames checkpoints that cannot be read, so that their steps can be saved again.
+
+    They are not removed: who knows, the disk may give them back.
+    """
+    if jax.process_index() == 0:
+        for step in steps:
+            folder = Path(checkpoints.directory, str(step))
+            aside = folder.with_name(f"unreadable-{step}-{secrets.token_hex(4)}")
+            folder.rename(aside)
+            logging.warning("checkpoint %d is set aside as %s", step, aside)
+    if jax.process_count() > 1:
+        multihost_utils.sync_global_devices("set aside")
+    checkpoints.reload()
 
 
 def save(checkpoints: ocp.CheckpointManager, state: TrainState, notes: dict[str, Any]) -> None:

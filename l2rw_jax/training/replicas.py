@@ -4,7 +4,6 @@ import copy
 import itertools
 import json
 import re
-import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
@@ -95,7 +94,7 @@ def _train_together(config: ConfigDict, seeds: list[int], folder_of: Mapping[int
         _split(first, len(seeds), joint, folder_of)
         return
     # Only here, behind the handler, is the memory of the attempt free again.
-    shutil.rmtree(joint)
+    files.remove_unsaved(joint)
     _train_together(config, seeds[: len(seeds) // 2], folder_of)
     _train_together(config, seeds[len(seeds) // 2 :], folder_of)
 
@@ -120,7 +119,7 @@ def _split(first: ConfigDict, count: int, joint: Path, folder_of: Mapping[int, P
         folder.mkdir(parents=True, exist_ok=True)
         files.write_json(folder / files.CONFIG, config.to_dict())
         own = "".join(json.dumps(_own(line, i)) + "\n" for line in lines)
-        (folder / files.METRICS).write_text(own)
+        files.write_text(folder / files.METRICS, own)
         most = config.max_bad_steps
         bad = next((line for line in lines if line["bad_in_a_row"][i] >= most), None)
         if bad is not None:  # alone it would have ended there

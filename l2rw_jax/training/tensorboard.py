@@ -2,6 +2,7 @@
 
 import contextlib
 import itertools
+import os
 import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -60,7 +61,7 @@ def open_board(run: Run, workdir: Path, start: int) -> Iterator[Board]:
     with written(folder):
         folder.mkdir(exist_ok=True)
         names = (folder / f"events.out.tfevents.{n:06d}" for n in itertools.count())
-        records = RecordWriter(str(next(name for name in names if not name.exists())))
+        records = RecordWriter(str(next(name for name in names if not os.path.lexists(name))))
     try:
         write(iter([Event(file_version="brain.Event:2")]))
         session = SessionLog(status=SessionLog.START)

@@ -1,7 +1,9 @@
 """The files that a run leaves: config.json, metrics.jsonl, weights.npz, result.json, ended.json."""
 
 import contextlib
+import errno
 import fcntl
+import io
 import json
 import math
 import os
@@ -20,16 +22,16 @@ from absl import logging
 from ml_collections import ConfigDict
 from numpy.typing import ArrayLike
 
+from l2rw_jax._files import StrPath, write_whole
 from l2rw_jax.training.config import flatten
 from l2rw_jax.training.errors import ConfigError, Ended, RunError
 
 CONFIG, METRICS, RESULT, ENDED = "config.json", "metrics.jsonl", "result.json", "ended.json"
 WEIGHTS, CHECKPOINTS, TENSORBOARD = "weights.npz", "checkpoints", "tensorboard"
+LOCK = ".lock"
 
 _WEIGHTS = ("mean_weight", "mean_margin", "count", "corrupted")
 _RESULT = {"method": str, "test_accuracy": float | list}  # of replicas, lists
-
-StrPath = str | os.PathLike[str]
 
 
 def as_folder(workdir: StrPath) -> Path:
@@ -61,9 +63,11 @@ def check_workdir(workdir: StrPath, config: ConfigDict) -> dict[str, Any] | None
     with _readable(workdir):
         if workdir.exists() and not workdir.is_dir():
             raise ConfigError(f"workdir: {workdir} is a file; takes a folder.")
-        found = {name: workdir / name for name in files + folders if (workdir / name).exists()}
+        places = {name: workdir / name for name in files + folders}
+        found = {name: path for name, path in places.items() if os.path.lexists(path)}
         for name, path in found.items():
-            if not (path.is_dir() if name in folders else path.is_file()):
+            own_file = path.is_file() and not path.is_symlink()
+            if not (path.is_dir() if name in folders else own_file):
                 kind = "folder" if name in folders else "file"
                 raise ConfigError(
                     f"workdir: {path} is no {kind}, as a run's is; take another folder, or remove "
@@ -123,17 +127,20 @@ def locked(workdir: StrPath) -> Iterator[None]:
     """
     try:
         Path(workdir).mkdir(parents=True, exist_ok=True)
-        file = Path(workdir, ".lock").open("w")  # noqa: SIM115 - closed below
+        # Never emptied, nor made behind a link: the name may be someone else's.
+        lock = os.open(Path(workdir, LOCK), os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o666)
     except OSError as error:
         raise ConfigError(f"workdir: {workdir} cannot be written: {error.strerror}.") from None
-    with file:
+    try:
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
             raise ConfigError(
                 f"workdir: {workdir} is in use by another process; wait for it, or take another."
             ) from None
         yield
+    finally:
+        os.close(lock)
 
 
 @contextlib.contextmanager
@@ -156,11 +163,31 @@ def written(path: Path) -> Iterator[None]:
         ) from error
 
 
+def remove_unsaved(workdir: StrPath) -> None:
+    """Removes what a run that saved nothing has written, and the folder if it is empty then."""
+    for name in (CONFIG, METRICS):
+        Path(workdir, name).unlink(missing_ok=True)
+    lock = Path(workdir, LOCK)
+    if lock.exists() and not lock.stat().st_size:  # a run leaves it empty
+        lock.unlink()
+    for folder in (Path(workdir, CHECKPOINTS), Path(workdir)):
+        with contextlib.suppress(OSError):  # something else is in it
+            folder.rmdir()
+
+
 def append_metrics(workdir: StrPath, line: dict[str, Any]) -> None:
     """Adds one line to metrics.jsonl."""
     path = Path(workdir, METRICS)
-    with written(path), path.open("a") as file:
-        file.write(json.dumps(to_json(line)) + "\n")
+    with written(path), path.open("ab", buffering=0) as file:
+        end = file.tell()
+        content = (json.dumps(to_json(line)) + "\n").encode()
+        try:
+            if file.write(content) < len(content):
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        except OSError:
+            with contextlib.suppress(OSError):
+                file.truncate(end)  # no half line
+            raise
 
 
 def read_metrics(workdir: StrPath) -> list[dict[str, Any]]:
@@ -187,18 +214,17 @@ def keep_metrics(workdir: StrPath, step: int) -> None:
     """Drops the lines of metrics.jsonl after ``step``, and those that are damaged."""
     path = Path(workdir, METRICS)
     kept = [line for line in read_metrics(workdir) if line["step"] <= step] if step else []
-    temporary = Path(f"{path}.tmp")
-    with written(path):
-        temporary.write_text("".join(json.dumps(line) + "\n" for line in kept))
-        os.replace(temporary, path)
+    write_text(path, "".join(json.dumps(line) + "\n" for line in kept))
 
 
 def write_weights(workdir: StrPath, arrays: Mapping[str, ArrayLike]) -> None:
     """Writes the weights and margins of the training examples, ``[n]`` each, to weights.npz."""
     path = Path(workdir, WEIGHTS)
     kept: dict[str, Any] = {name: arrays[name] for name in _WEIGHTS}
+    file = io.BytesIO()
+    np.savez(file, **kept)
     with written(path):
-        np.savez(path, **kept)
+        write_whole(path, file.getvalue())
 
 
 def read_weights(workdir: StrPath) -> dict[str, np.ndarray]:
@@ -223,13 +249,13 @@ def read_weights(workdir: StrPath) -> dict[str, np.ndarray]:
 
 def write_json(path: StrPath, value: Any) -> None:
     """Writes ``value`` as JSON, whole or not at all."""
-    temporary = Path(f"{path}.tmp")
-    try:
-        with written(Path(path)):
-            temporary.write_text(json.dumps(to_json(value), indent=2) + "\n")
-            os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    write_text(path, json.dumps(to_json(value), indent=2) + "\n")
+
+
+def write_text(path: StrPath, text: str) -> None:
+    """Writes a text, whole or not at all."""
+    with written(Path(path)):
+        write_whole(path, text.encode())
 
 
 def to_json(value: Any) -> Any:

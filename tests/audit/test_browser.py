@@ -164,12 +164,148 @@ def test_a_label_that_looks_like_code_comes_back_whole(tmp_path, audit, browser,
     assert silent(browser)
 
 
+@pytest.fixture
+def report(tmp_path, features, audit, browser):
+    """The address of a page of 300 rows, none of which is checked."""
+    browser.execute_script("localStorage.clear()")
+    arguments = (f"--features={tmp_path}/x.npy", f"--labels={tmp_path}/labels.csv")
+    assert audit(*arguments, "--id_column=id", f"--output={tmp_path}/audit")[0] == 0
+    return f"file://{tmp_path}/audit/report.html"
+
+
+def within(seconds, test):
+    end = time.monotonic() + seconds
+    while not test() and time.monotonic() < end:
+        time.sleep(0.05)
+    return test()
+
+
+def test_two_tabs_keep_each_others_checks(report, browser):
+    browser.get(report)
+    first = browser.current_window_handle
+    browser.switch_to.new_window("tab")
+    try:
+        browser.get(report)
+        second = browser.current_window_handle
+        browser.switch_to.window(first)
+        press(browser, *"kkkkk")
+        browser.switch_to.window(second)
+        assert within(10, lambda: text(browser, "progress").startswith("5 of "))
+        assert len(browser.find_elements("css selector", ".queue .done")) == 5
+        press(browser, "s", *"12k")  # the first again, which is skipped, and three more
+        browser.switch_to.window(first)
+        assert within(10, lambda: text(browser, "progress").startswith("7 of "))
+        name = text(browser, "name")
+        press(browser, "u")  # only what this tab did, and only if it is still so
+        assert text(browser, "name") != name and text(browser, "progress").startswith("6 of ")
+        for tab in (second, first):
+            browser.switch_to.window(tab)
+            browser.refresh()
+            assert text(browser, "progress").startswith("6 of ")
+        assert silent(browser)
+    finally:
+        browser.switch_to.window(second)
+        browser.close()
+        browser.switch_to.window(first)
+
+
+def test_what_another_tab_changed_is_not_undone(report, browser):
+    browser.get(report)
+    press(browser, "k")
+    row = browser.execute_script("return cards[lists[list][0]].id")
+    browser.execute_script("receive(arguments[0], JSON.stringify(classes[0]))", row)  # its event
+    given = browser.execute_script("return classes[cards[lists[list][0]].given]")
+    press(browser, "u")
+    told = text(browser, "status")
+    assert told.startswith(
+        "Undone" if given == CLASSES[0] else "Changed in another tab: not undone"
+    )
+
+
+STRANGE = ["{}", "1", "[]", '"x"', "null", "", "{", "[[]]", "true", '{"labels": 3}', "\\u0000", "-"]
+
+
+def test_a_storage_of_any_shape_does_not_stop_the_page(report, browser):
+    browser.get(report)
+    names = "[key, ...lists[list].map((index) => `${key}/${cards[index].id}`)]"
+    fill = f"for (const name of {names}) localStorage.setItem(name, arguments[0])"
+    faults = []
+    for strange in STRANGE:
+        browser.execute_script(fill, strange)
+        browser.refresh()
+        skipped = len(browser.find_elements("css selector", ".queue .skip"))
+        press(browser, *"k1")  # null is what a skipped row has
+        told = text(browser, "progress"), skipped
+        if not told[0].startswith("2 of ") or skipped != (100 if strange == "null" else 0):
+            faults.append((strange, told))
+        browser.execute_script("localStorage.clear()")
+    assert not faults and silent(browser)
+    # Without any storage the page says so.
+    browser.execute_script("Storage.prototype.setItem = () => { throw new Error('full'); }")
+    press(browser, "k")
+    assert "keeps nothing: download before you close" in text(browser, "progress")
+    browser.execute_script("localStorage.clear()")
+
+
+def test_no_class_is_suggested_for_a_label_that_is_held_right(report, browser):
+    browser.get(report)
+    place = browser.execute_script(
+        "return lists[list].findIndex((index) => cards[index].suggested === null)"
+    )
+    browser.execute_script("go(arguments[0])", place)
+    assert text(browser, "suggested") == "none" and "suggested none" in text(browser, "status")
+    assert not browser.find_element("css selector", "[data-act=take]").is_enabled()
+    assert not browser.find_elements("css selector", "[aria-current] .to")
+    before = text(browser, "progress")
+    press(browser, "t")
+    assert text(browser, "status").startswith("Nothing is suggested here")
+    assert text(browser, "progress") == before
+    assert silent(browser)
+
+
+def test_hostile_names_run_no_script_and_ask_no_network(tmp_path, audit, browser, downloads):
+    names = np.array(
+        [
+            "<img src=//example.com/a onerror=document.title='ran'>",
+            "</script><script>document.title='ran'</script>",
+            '\'=HYPERLINK("//example.com")',
+        ]
+    )
+    ids = [f"{names[i % 3]}{i}" for i in range(298)] + ["=r0", "'=r0"]
+    X, _, given = blobs()
+    np.save(tmp_path / "x.npy", X)
+    frame = pd.DataFrame({"id": ids, "label": names[given]})
+    frame.to_csv(tmp_path / "labels.csv", index=False)
+    arguments = (f"--features={tmp_path}/x.npy", f"--labels={tmp_path}/labels.csv")
+    arguments += ("--id_column=id",)
+    assert audit(*arguments, f"--output={tmp_path}/audit")[0] == 0
+    browser.get(f"file://{tmp_path}/audit/report.html")
+    rows = browser.execute_script("return cards.map((card) => card.id)")
+    assert set(rows) == set(ids)
+    browser.execute_script("lists[list].forEach((_, i) => { go(i); choose(i % 3); })")
+    resources = browser.execute_script(
+        "return performance.getEntriesByType('resource').map((entry) => entry.name)"
+    )
+    assert not [name for name in resources if not name.startswith("data:")]
+    assert browser.title == "Label audit"
+    browser.execute_script("document.getElementById('download').click()")
+    checked = downloads / "checked.csv"
+    assert within(10, checked.exists)
+    again = audit(*arguments, f"--trusted={checked}", f"--output={tmp_path}/again")
+    assert again[0] == 0, again
+    table = pd.read_csv(tmp_path / "again/issues.csv", dtype=str)
+    assert (table["trusted"] == "True").sum() == len(checked.read_text().splitlines()) - 1 > 90
+    checked.unlink()
+    assert silent(browser)
+
+
 @pytest.mark.parametrize("width", [375, 1440])
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("kind", ["images", "features"])
 def test_it_fits_and_can_be_read(tmp_path, audit, browser, width, scheme, kind):
     if kind == "images":
         write_images(tmp_path / "set", {"ant": 30, "bee": 30, "cat": 30})
+        (tmp_path / "set/ant/ant3.png").rename(tmp_path / "set/bee/wrong.png")  # is suggested
         rows = (f"--images={tmp_path}/set", "--size=8")
     else:
         X, _, given = blobs(classes=20, d=20)

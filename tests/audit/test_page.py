@@ -13,7 +13,7 @@ from stand_in import StandIn
 
 from l2rw_jax.audit import charts
 from l2rw_jax.audit.features import nearest_rows
-from l2rw_jax.audit.output import write_tables
+from l2rw_jax.audit.output import GUESS, MEASURED, in_words, write_tables
 from l2rw_jax.audit.report import SHOWN, write_report
 from l2rw_jax.audit.table import run_audit
 
@@ -79,8 +79,12 @@ def test_cards_are_the_worst_rows_in_order(tmp_path):
     assert [card["id"] for card in worst] == [str(i) for i in order]
     for card, row in zip(worst, order, strict=True):
         assert content["classes"][card["given"]] == audit.table["given_label"][row]
-        assert content["classes"][card["suggested"]] == audit.suggested[row]
-        assert card["given"] != card["suggested"]
+        held_right = not audit.table["is_label_issue"][row] and (
+            audit.table["predicted_label"][row] == audit.table["given_label"][row]
+            or audit.table["label_score"][row] >= 0.5
+        )
+        suggested = None if held_right else list(content["classes"]).index(audit.suggested[row])
+        assert card["suggested"] == suggested != card["given"]
         assert card["issue"] == audit.table["is_label_issue"][row]
 
 
@@ -91,6 +95,34 @@ def test_the_first_rows_to_check_are_of_all_scores(tmp_path):
     rank = audit.table["label_score"].rank().to_numpy()[[int(card["id"]) for card in first]]
     assert len(set(rank)) == 100
     np.testing.assert_array_equal(np.bincount(((rank - 1) // 80).astype(int)), 10)
+
+
+def test_no_other_class_is_suggested_for_a_label_that_is_held_right(tmp_path):
+    _, text = page(tmp_path, n=800)
+    cards = data(text)["cards"]
+    right = [card for card in cards if not card["issue"] and card["score"] > 0.5]
+    assert len(right) > 100 and not [card for card in right if card["suggested"] is not None]
+    assert all(card["suggested"] is not None for card in cards if card["issue"])
+
+
+def test_a_share_without_verified_rows_is_called_a_guess_and_no_issue_is_doubted(tmp_path):
+    _, text = page(tmp_path)
+    found = json.loads((tmp_path / "summary.json").read_text())
+    assert found["wrong_share_is"] == GUESS and found["doubt"] is None
+    assert GUESS in text and "Wrong, a guess" in text and GUESS in in_words(found)
+
+    X, true, _ = blobs(300, noise=0, spread=0.1)
+    audit = run_audit(X, CLASSES[true], classifier=StandIn())
+    audit.table["is_label_issue"] = False
+    found = write_tables(tmp_path, audit, {"command": ""})
+    assert found["doubt"] and found["doubt"] in in_words(found)
+    write_report(tmp_path / "report.html", audit, found, X, None)
+    assert found["doubt"] in (tmp_path / "report.html").read_text()
+
+    _, text = page(tmp_path, trusted=np.arange(300) < 100)
+    found = json.loads((tmp_path / "summary.json").read_text())
+    assert found["wrong_share_is"] == MEASURED and "guess" not in in_words(found)
+    assert MEASURED in text and "Wrong, a guess" not in text
 
 
 def test_verified_rows_are_not_shown_again_but_are_neighbours(tmp_path):
@@ -108,7 +140,8 @@ def test_without_verified_rows_the_neighbours_have_the_suggested_class(tmp_path)
     issue = audit.table["is_label_issue"]
     for card in data(text)["cards"]:
         for row_id, label in card["near"]:
-            assert label == card["suggested"] and not issue[int(row_id)] and row_id != card["id"]
+            group = card["given"] if card["suggested"] is None else card["suggested"]
+            assert label == group and not issue[int(row_id)] and row_id != card["id"]
 
 
 def test_neighbours_are_scikit_learns(monkeypatch):

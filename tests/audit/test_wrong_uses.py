@@ -1,5 +1,7 @@
 """Wrong uses of the command: one line on standard error, status 1, nothing written."""
 
+import os
+import shutil
 import zipfile
 from pathlib import Path
 
@@ -73,6 +75,13 @@ def folder(tmp_path, features, monkeypatch, audit):
     (tmp_path / "labels.txt").write_text("id,label\n")
     (tmp_path / "full").mkdir()
     (tmp_path / "full/thesis.txt").write_text("mine")
+    (tmp_path / "taken").mkdir()
+    (tmp_path / "taken/report.html").write_text("mine")
+    (tmp_path / "linked").mkdir()
+    (tmp_path / "linked/issues.csv").symlink_to(tmp_path / "labels.csv")
+    (tmp_path / "mine/model").mkdir(parents=True)
+    (tmp_path / "mine/model/weights.pt").write_text("mine")
+    (tmp_path / "loop").symlink_to("loop")
     (tmp_path / "nothing").mkdir()
     (tmp_path / "flatset").mkdir()
     Image.new("RGB", (4, 4)).save("flatset/a.png")
@@ -84,6 +93,11 @@ def folder(tmp_path, features, monkeypatch, audit):
     (tmp_path / "noaudit").mkdir()
     (tmp_path / "noaudit/summary.json").write_text("[]")
     assert audit(*X, "--output=audit")[0] == 0
+    (tmp_path / "copied").mkdir()
+    shutil.copy("audit/summary.json", "copied")
+    shutil.copy("audit/corrected.csv", "corrected.csv")
+    (tmp_path / "link.csv").symlink_to("predictions.csv")
+    os.mkfifo("pipe")
 
 
 def x(**changed):
@@ -121,10 +135,25 @@ CASES = [
     ([*x(id_column=None), "--images=set", OUT], "--id_column: missing"),
     (["--features=x.npy", OUT], "needs --labels"),
     # Output
-    ([*X, "--output=full"], "--output=full: holds something else than an audit"),
+    (
+        [*X, "--output=taken"],
+        "--output=taken: holds something else than an audit, named report.html",
+    ),
+    (
+        [*X, "--output=linked"],
+        "--output=linked: holds something else than an audit, named issues.csv",
+    ),
+    ([*X, "--output=mine"], "--output=mine: holds something else than an audit, named model"),
+    ([*X, "--output=copied"], "--output=copied: holds an audit without its model/model.npz"),
+    ([*X, "--output=loop"], "cannot be written"),
     ([*X, "--output=x.npy"], "--output=x.npy: is a file"),
     ([*X, "--output=noaudit"], "--output=noaudit: holds something else"),
     ([*X, "--output=x.npy/audit"], "cannot be written"),
+    (
+        [*x(labels="audit/corrected.csv"), "--output=audit"],
+        "is a file that --output=audit replaces",
+    ),
+    ([*X, "--trusted=audit/../audit/issues.csv", "--output=audit"], "--output=audit replaces"),
     # Features
     ([*x(features="gone.npy"), OUT], "--features=gone.npy: no such file"),
     ([*x(features="set"), OUT], "--features=set: not a file"),
@@ -205,6 +234,10 @@ CASES = [
     ([PREDICT, "--features=x.npy", "--output=full"], "--output=full: is a folder"),
     ([PREDICT, "--features=x.npy", "--output=gone/p.csv"], "its folder does not exist"),
     ([PREDICT, "--features=x.npy", "--output=predictions.csv"], "holds something else"),
+    ([PREDICT, "--features=x.npy", "--output=link.csv"], "is a symbolic link"),
+    ([PREDICT, "--features=x.npy", "--output=pipe"], "is no regular file"),
+    ([PREDICT, "--features=x.npy", "--output=x.npy"], "is the file of the rows"),
+    ([PREDICT, "--features=x.npy", "--output=audit/issues.csv"], "holds something else"),
     ([PREDICT, "--features=wide.npy", OUT], ""),
 ]
 

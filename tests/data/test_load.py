@@ -101,6 +101,19 @@ def test_cache_decodes_once_then_maps(tmp_path):
     assert sorted(os.listdir(tmp_path / "new")) == files
 
 
+def test_the_cache_leaves_links_and_the_files_of_others(tmp_path, warnings):
+    mine = tmp_path / "mine.npy"
+    mine.write_bytes(b"mine")
+    new = tmp_path / "new"
+    new.mkdir()
+    for name in ("x-images.npy.part", "part", "x-images.npy"):
+        (new / name).symlink_to(mine)
+    assert not isinstance(read(new, Decoder()), np.memmap)  # decoded, and not kept
+    assert mine.read_bytes() == b"mine"
+    assert sorted(os.listdir(new)) == ["part", "x-images.npy", "x-images.npy.part"]
+    assert "symbolic link" in warnings()[-1]
+
+
 @pytest.fixture
 def warnings(caplog):
     """What is logged by absl, whose logger may or may not propagate: each message once."""

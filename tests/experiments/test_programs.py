@@ -12,8 +12,8 @@ import pytest
 from programs import run_program
 
 from experiments import sweep
-from experiments.programs import folder_name
-from l2rw_jax.training import RunError, resolve, train_seeds, validate
+from experiments.programs import folder_name, prepare_output
+from l2rw_jax.training import ConfigError, RunError, resolve, train_seeds, validate
 
 ROOT = Path(__file__).parents[2]
 SMOKE = ["--config=configs/digits.py:smoke", "--config.model=mlp-16"]
@@ -82,6 +82,38 @@ def test_a_sweep_reports_and_does_not_repeat_itself(tmp_path):
     stamp = (tmp_path / "l2rw/seed1/result.json").stat().st_mtime_ns
     assert run_program("sweep", arguments).out == done.out
     assert (tmp_path / "l2rw/seed1/result.json").stat().st_mtime_ns == stamp
+
+
+def test_outputs_replace_only_what_the_same_program_wrote(tmp_path):
+    output = str(tmp_path / "mine")
+    record = {"command": "python -m experiments.benchmark.modes --output=mine"}
+    for name in ("mine.md", "mine.json", "mine-growth.png"):
+        (tmp_path / name).write_text("{}")
+        with pytest.raises(
+            ConfigError, match=rf"--output: {tmp_path}/{name} is not of experiments"
+        ):
+            prepare_output("benchmark.modes", output, "-growth.png")
+        (tmp_path / name).rename(tmp_path / "mine")
+        (tmp_path / name).symlink_to("mine")
+        with pytest.raises(ConfigError, match=r"is a link or device; takes another name"):
+            prepare_output("benchmark.modes", output, "-growth.png")
+        (tmp_path / name).unlink()
+    (tmp_path / "mine.json.tmp").write_text("mine")
+    (tmp_path / "mine.md").write_text("a table")
+    (tmp_path / "mine.json").write_text(json.dumps(record))
+    prepare_output("benchmark.modes", output, "-growth.png")
+    with pytest.raises(ConfigError, match=r"is not of experiments\.sweep; takes another name"):
+        prepare_output("sweep", output)
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        *("mine", "mine.json", "mine.json.tmp", "mine.md")
+    ]
+
+
+def test_a_sweep_writes_over_no_page_of_someone_else(tmp_path):
+    (tmp_path / "report.html").write_text("<title>mine</title>")
+    done = run_program("sweep", [*SMOKE, f"--workdir={tmp_path}"])
+    assert done.status == 2 and "report.html is no page of a sweep; take another" in done.errors
+    assert [path.name for path in tmp_path.iterdir()] == ["report.html"]
 
 
 @pytest.mark.parametrize("folder", [None, "docs/images"])

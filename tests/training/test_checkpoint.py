@@ -121,7 +121,10 @@ def test_a_torn_checkpoint_is_passed_over(tmp_path, caplog, tear):
     tear(tmp_path / "checkpoints/20")
     jax.tree.map(np.testing.assert_array_equal, _restore(tmp_path), _state(10))
     assert "checkpoint 20 cannot be read" in caplog.text
+    (aside,) = (tmp_path / "checkpoints").glob("unreadable-20-*")  # kept, whatever it is good for
+    assert any(path.is_file() for path in aside.rglob("*")) and str(aside) in caplog.text
     _save(tmp_path, 20)  # its step can be saved again
+    assert aside.is_dir()
     jax.tree.map(np.testing.assert_array_equal, _restore(tmp_path), _state(20))
 
 
@@ -133,6 +136,22 @@ def test_with_all_torn_nothing_is_deleted(tmp_path):
     with pytest.raises(RunError, match=r"none of the checkpoints \[20, 10\] can be read"):
         _restore(tmp_path)
     assert _files(tmp_path) == before
+
+
+@pytest.mark.parametrize("name", ["3", "2024"])
+def test_a_folder_of_someone_else_s_is_not_taken_for_a_step(tmp_path, name):
+    _save(tmp_path, 10, 20)
+    for mine in (name, "photos", "best"):
+        (tmp_path / "checkpoints" / mine).mkdir()
+        (tmp_path / "checkpoints" / mine / "notes.txt").write_text("mine")
+    before = _files(tmp_path)
+    with pytest.raises(RunError, match=rf"checkpoints/{name} is no checkpoint; move it away"):
+        _save(tmp_path, 30)
+    assert _files(tmp_path) == before
+    (tmp_path / "checkpoints" / name).rename(tmp_path / "moved")
+    _save(tmp_path, 30, 40, 50)
+    names = sorted(path.name for path in (tmp_path / "checkpoints").iterdir())
+    assert names == ["40", "50", "best", "photos"]
 
 
 def test_another_format_is_refused_by_its_number(tmp_path, monkeypatch):

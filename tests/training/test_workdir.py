@@ -1,13 +1,22 @@
 """Damaged files of a run: told in one line, and nothing that can be kept is lost."""
 
+import errno
 import json
+import os
+import resource
 import shutil
 
 import numpy as np
 import pytest
 
 from l2rw_jax.training import ConfigError, RunError, default_config, train_and_evaluate
-from l2rw_jax.training.workdir import read_metrics, read_weights, write_json
+from l2rw_jax.training.workdir import (
+    append_metrics,
+    read_metrics,
+    read_weights,
+    remove_unsaved,
+    write_json,
+)
 
 
 def _config(**fields):
@@ -134,6 +143,62 @@ def test_what_cannot_be_written_leaves_nothing_half_done(tmp_path):
     with pytest.raises(RunError, match=r"cannot be written: Is a directory; what was saved"):
         write_json(tmp_path / "result.json", {})
     assert [path.name for path in tmp_path.iterdir()] == ["result.json"]
+
+
+@pytest.mark.parametrize("name", ["config.json", "metrics.jsonl", "result.json", "weights.npz"])
+def test_a_link_in_the_place_of_a_file_is_named(run, name, tmp_path):
+    (run / name).rename(tmp_path / "mine")
+    for target in (tmp_path / "mine", tmp_path / "none"):
+        (run / name).symlink_to(target)
+        with pytest.raises(ConfigError, match=rf"{name} is no file, as a run's is; take another"):
+            train_and_evaluate(_config(), run)
+        (run / name).unlink()
+    assert not (tmp_path / "none").exists()
+
+
+def test_a_run_leaves_the_files_of_others(tmp_path):
+    names = ["result.json.tmp", "metrics.jsonl.tmp", ".lock", "notes.txt", "checkpoints.old/1/a"]
+    for name in names:
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text("mine")
+    train_and_evaluate(_config(steps=5, log_every=5, eval_every=5), tmp_path)
+    assert {(tmp_path / name).read_text() for name in names} == {"mine"}
+    remove_unsaved(tmp_path)  # as if it had not fitted into memory
+    assert {(tmp_path / name).read_text() for name in names} == {"mine"}
+    assert (tmp_path / "result.json").exists() and not (tmp_path / "metrics.jsonl").exists()
+
+
+def test_the_lock_is_not_made_behind_a_link(tmp_path):
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run/.lock").symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(ConfigError, match=r"cannot be written: Too many levels of symbolic links"):
+        train_and_evaluate(_config(), tmp_path / "run")
+    assert not (tmp_path / "elsewhere").exists()
+
+
+def test_a_line_that_does_not_fit_is_not_left_half(run):
+    before = (run / "metrics.jsonl").read_bytes()
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (len(before) + 10, limits[1]))
+    try:
+        with pytest.raises(RunError, match=r"metrics.jsonl cannot be written: "):
+            append_metrics(run, {"step": 25, "loss": 0.123456789})
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert (run / "metrics.jsonl").read_bytes() == before
+
+
+def test_a_full_disk_names_the_folder_and_the_bytes(tmp_path, monkeypatch):
+    def full(descriptor):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    write_json(tmp_path / "result.json", {"a": 1})
+    monkeypatch.setattr(os, "fsync", full)
+    told = rf"{tmp_path}/result.json cannot be written: No space left on device for 13 bytes"
+    with pytest.raises(RunError, match=told):
+        write_json(tmp_path / "result.json", {"a": 2})
+    assert [path.name for path in tmp_path.iterdir()] == ["result.json"]
+    assert json.loads((tmp_path / "result.json").read_text()) == {"a": 1}
 
 
 @pytest.mark.parametrize("content", [b"", b"PK\x03\x04", b"\x93NUMPY", b"{}"])

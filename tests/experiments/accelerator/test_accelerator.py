@@ -190,10 +190,19 @@ exit 3
         assert (out / "summary.md").read_text() == count * "line\n"
         assert {path.name for path in out.iterdir()} == {"state.aa", "summary.md"}
         shutil.copy(out / "state.aa", carried)
+    # What is someone else's is kept, and out of the archive's way.
+    for name in ("state.ab", "new.txt"):
+        (out / name).write_text("mine")
+    assert subprocess.run(command, cwd=place, env=environment).returncode == 3
+    (other,) = out.glob("other.*")
+    assert (other / "state.ab").read_text() == (out / "new.txt").read_text() == "mine"
+    assert {path.name for path in out.glob("state.*")} == {"state.aa"}
 
 
 def test_mistakes_are_one_line(tmp_path):
     (tmp_path / "parts.json").write_text('{"smoke": false, "pieces": {}}')
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "summary.md").write_text("mine")
     (tmp_path / "damaged").mkdir()
     (tmp_path / "damaged" / "parts.json").write_text('{"smoke": true, "pie')
     forked.check_refusals(
@@ -204,6 +213,7 @@ def test_mistakes_are_one_line(tmp_path):
                 "--smoke --minutes=0": "--minutes: got 0; takes a positive number",
                 f"--smoke --output={shlex.quote(str(tmp_path))}": "holds a run without --smoke",
                 f"--smoke --output={shlex.quote(str(tmp_path))}/damaged": "is damaged; delete it",
+                f"--smoke --output={shlex.quote(str(tmp_path))}/mine": "is not of this program",
             }
         },
         tmp_path,

@@ -185,7 +185,7 @@ MISTAKES = {
         "--minutes=soon": "--minutes=soon",
         "--repeats=0": "--repeats=0",
         "--output=/dev/null/x": "--output: ",
-        "--output=/proc/x": "--output: /proc/x.json.tmp cannot be written",
+        "--output=/proc/x": "--output: /proc/x.json cannot be written",
         "--output=": "--output: got",
         "--output=results/": "--output: got 'results/'; takes the start",
         "--sweep --smoke": "--sweep: is of resnet-32, which --models or --smoke leaves out",

@@ -3,6 +3,7 @@
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 from PIL import Image
 from programs import run_program
@@ -79,3 +80,32 @@ def test_a_picture_that_cannot_be_written_is_one_line(tmp_path, name):
     done = run_program("reproduce.before_after", arguments, required=())
     assert done.status == 2 and done.errors.count("\n") == 1
     assert f"--picture={tmp_path}/{name}: " in done.errors
+
+
+def test_a_picture_of_someone_else_is_not_written_over(tmp_path):
+    (tmp_path / "a.png").write_text("mine")
+    arguments = [f"--input={RESULTS}", f"--picture={tmp_path}/a.png"]
+    done = run_program("reproduce.before_after", arguments, required=())
+    assert done.status == 2 and "a.png: exists; give a new file's name" in done.errors
+    assert (tmp_path / "a.png").read_text() == "mine"
+
+
+def test_the_data_of_people_s_labels_replace_only_themselves(tmp_path):
+    pytest.importorskip("pandas")
+    for part in ("train", "test"):
+        np.save(tmp_path / f"embeddings_{part}.npy", np.zeros((2, 3), np.float32))
+        (tmp_path / f"labels_{part}.csv").write_text("human_label,true_label\na,a\na,b\n")
+    (tmp_path / "mine.npz").write_text("mine")
+    np.savez(tmp_path / "other.npz", x=np.zeros(3))
+    found = []
+    for name in ("mine", "other", "new", "new"):
+        arguments = [f"--source={tmp_path}", f"--output={tmp_path}/{name}.npz"]
+        found.append(run_program("reproduce.human", arguments, required=()))
+    assert [done.status for done in found] == [2, 2, 0, 0]
+    assert all("exists and holds something else" in done.errors for done in found[:2])
+    assert (tmp_path / "mine.npz").read_text() == "mine"
+    with np.load(tmp_path / "new.npz") as arrays:
+        assert arrays["given_labels"].tolist() == [0, 0] and arrays["train_labels"].tolist() == [
+            0,
+            1,
+        ]
