@@ -29,7 +29,7 @@ ORDER = [
     {"methods"},
     {"training"},
     {"reports"},
-    {"quality"},
+    {"quality", "_saved"},
     {"classifier"},
     {"audit"},
     {"_audit_command"},

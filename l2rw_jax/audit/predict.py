@@ -1,7 +1,6 @@
 """Labels of new rows by the model of an audit."""
 
 import argparse
-import json
 import os
 import tempfile
 from collections.abc import Iterator
@@ -13,9 +12,10 @@ import pandas as pd
 
 from l2rw_jax.audit.errors import AuditError
 from l2rw_jax.audit.features import read_features
-from l2rw_jax.audit.output import whole
-from l2rw_jax.audit.pictures import read_images
+from l2rw_jax.audit.output import PROGRAM, whole
+from l2rw_jax.audit.pictures import read_images, say_of_pictures
 from l2rw_jax.audit.tables import read_ids, write_csv
+from l2rw_jax.data._foreign import read_json
 
 _ROWS = 65536
 _HEADER = '"id","label","probability"'
@@ -35,6 +35,7 @@ def predict(flags: argparse.Namespace) -> None:
                 raise AuditError(f"--images: the model of {flags.predict} takes --features")
             pictures = read_images(flags.images, size, Path(scratch), classes=False)
             X, ids = pictures.X, pictures.ids
+            say_of_pictures(pictures.unreadable, X)
         else:
             own = (flags.id_column,) if flags.id_column else ()
             X, _ = read_features(flags.features, own, columns)
@@ -73,17 +74,40 @@ def _load(audit: Path) -> tuple[Any, int | None, list[str] | None]:
 
     folder = whole(audit)
     try:
-        summary = json.loads((folder / "summary.json").read_text())
-        size, columns = summary["image_size"], summary.get("feature_columns")
-    except (OSError, ValueError, LookupError, TypeError):
-        raise AuditError(f"--predict={audit}: holds no audit (no summary.json of one)") from None
-    return ReweightClassifier.load(folder / "model"), size, columns
+        summary = read_json(folder / "summary.json")
+    except (OSError, ValueError):
+        summary = None
+    if not isinstance(summary, dict) or summary.get("program") != PROGRAM:
+        raise AuditError(f"--predict={audit}: holds no audit (no summary.json of one)")
+    size, columns = summary.get("image_size"), summary.get("feature_columns")
+    sized = size is None or (type(size) is int and 4 <= size <= 512)
+    named = columns is None or (isinstance(columns, list) and all(type(c) is str for c in columns))
+    if not sized or not named or (size and columns):
+        raise AuditError(f"--predict={audit}: its summary.json is damaged; audit again")
+    try:
+        classifier = ReweightClassifier.load(folder / "model")
+    except ValueError as error:
+        raise AuditError(f"--predict={audit}: {str(error).removeprefix('folder: ')}") from None
+    expected = size or len(columns or ()) or classifier.n_features_in_
+    if classifier.n_features_in_ != expected:
+        raise AuditError(
+            f"--predict={audit}: its model takes {classifier.n_features_in_} columns and its "
+            f"summary.json names {expected}; audit again"
+        )
+    return classifier, size, columns
 
 
 def _table(classifier: Any, X: Any, ids: np.ndarray) -> pd.DataFrame:
     def parts() -> Iterator[np.ndarray]:
         for start in range(0, len(X), _ROWS):
             probabilities = np.asarray(classifier.predict_proba(X[start : start + _ROWS]))
+            finite = np.isfinite(probabilities).all(1)
+            if not finite.all():
+                row = start + int(np.argmin(finite))
+                raise AuditError(
+                    f"--predict: the model gives no probability for row {row}, {str(ids[row])!r}; "
+                    "look at that row, or audit again"
+                )
             yield np.stack([probabilities.argmax(1), probabilities.max(1)], 1)
 
     best, probability = np.concatenate(list(parts())).T

@@ -13,13 +13,13 @@ from l2rw_jax.audit.pictures import (
     Picture,
     Pictures,
     by_stem,
-    find_files,
     read_images,
     read_tfds,
     relabelled,
 )
 from l2rw_jax.audit.table import check_classes
 from l2rw_jax.audit.tables import is_file, listed, read_checked, read_header, read_labels
+from l2rw_jax.audit.walk import find_files
 
 
 class Rows(NamedTuple):
@@ -33,7 +33,7 @@ class Rows(NamedTuple):
         true_labels: [n] text; the verified label of trusted rows.
         chosen: [n] bools: trusted rows that were checked because they look wrong.
         picture: from an id to its picture; None where there are none.
-        unreadable: by file, why an image was left out.
+        unreadable: by file or folder, why it was left out.
         columns: the names of the features, if they are a table's.
         left_out: the names of that table's other columns, which hold no numbers.
     """
