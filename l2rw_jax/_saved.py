@@ -26,7 +26,8 @@ _FIELDS: dict[str, tuple[type, ...]] = {  # of config.json
     "n_features_in": (int,),
     "feature_names": (list, type(None)),
 }
-_PARAMETERS: dict[str, tuple[type, ...]] = {  # that the classifier does not check itself
+_PARAMETERS: dict[str, tuple[type, ...]] = {  # what the classifier does not check of them
+    "method": (str,),
     "model": (str,),
     "verbose": (bool, int),
 }
@@ -107,7 +108,8 @@ def _read_config(path: Path) -> dict[str, Any]:
     _check_types(about, _FIELDS)
     _check_types(about["parameters"], _PARAMETERS)
     network = about["network"]
-    if len(network) != 3 or type(network[0]) is not str or type(network[2]) is not list:
+    kinds = [type(part) for part in network]
+    if kinds != [str, int, list] or any(type(size) is not int for size in network[2]):
         raise ValueError("network: takes a name, a number of classes and an image shape")
     if get_method(about["method"]).needs == "truth":
         raise ValueError(f"method: got {about['method']!r}, which no classifier uses")
@@ -117,7 +119,7 @@ def _read_config(path: Path) -> dict[str, Any]:
 def _check_types(values: dict[str, Any], kinds: dict[str, tuple[type, ...]]) -> None:
     for name, allowed in kinds.items():
         if name in values and type(values[name]) not in allowed:  # a bool is no integer
-            names = " or ".join(kind.__name__ for kind in allowed)
+            names = " or ".join(kind.__name__ for kind in allowed).replace("NoneType", "None")
             raise ValueError(f"{name}: got {describe(values[name])}; takes {names}")
 
 

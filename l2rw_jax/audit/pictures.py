@@ -17,7 +17,7 @@ from l2rw_jax.audit.tables import listed, refuse_repeated
 from l2rw_jax.audit.walk import find_files, told
 from l2rw_jax.data.pictures import PictureError, read_picture
 
-_BLOCK = 256  # images at a time
+_BLOCK = 64  # images at a time
 _SIDE = 256  # of a picture on the page, at most
 _SAME = 2  # levels by which the pixels of one colour may differ
 
@@ -102,8 +102,8 @@ def say_of_pictures(left_out: dict[str, str], images: Any) -> None:
         print(line, file=sys.stderr)
     if images.ndim == 4 and mostly_one_colour(images):
         print(
-            "most pictures are one colour: such labels cannot be audited; look at the files, and "
-            "save them in RGB with 8 bits a channel",
+            "most pictures are one colour: look at the files, and save them with what they show in "
+            "RGB, 8 bits a channel",
             file=sys.stderr,
         )
 

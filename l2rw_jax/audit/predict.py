@@ -88,12 +88,8 @@ def _load(audit: Path) -> tuple[Any, int | None, list[str] | None]:
         classifier = ReweightClassifier.load(folder / "model")
     except ValueError as error:
         raise AuditError(f"--predict={audit}: {str(error).removeprefix('folder: ')}") from None
-    expected = size or len(columns or ()) or classifier.n_features_in_
-    if classifier.n_features_in_ != expected:
-        raise AuditError(
-            f"--predict={audit}: its model takes {classifier.n_features_in_} columns and its "
-            f"summary.json names {expected}; audit again"
-        )
+    if size and classifier.n_features_in_ != size:
+        raise AuditError(f"--predict={audit}: its model takes no images of {size}; audit again")
     return classifier, size, columns
 
 

@@ -71,7 +71,7 @@ def open_arrays(path: Path, *, compressed: bool = True) -> Iterator["Arrays"]:
         OSError: there is no such regular file.
     """
     with open_regular(path) as file:
-        with _damage("it"):
+        with _damage(path.name):
             archive = zipfile.ZipFile(file)
         with archive:
             yield Arrays(path, archive, compressed)
@@ -92,12 +92,12 @@ class Arrays:
         self._members = {info.filename.removesuffix(".npy"): info for info in members}
         self.names = list(self._members)
         if len(members) > len(self.names):
-            raise ValueError("it holds two arrays of one name")
+            raise ValueError(f"{path.name} holds two arrays of one name")
         # NumPy deflates, others take too much memory.
         self._kinds = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)[: 1 + compressed]
         stored = [info for info in members if info.compress_type == zipfile.ZIP_STORED]
         if sum(info.file_size for info in stored) > path.stat().st_size:
-            raise ValueError("it is smaller than its arrays")
+            raise ValueError(f"{path.name} is smaller than its arrays")
 
     def header(self, name: str) -> Header:
         """The shape and dtype of an array that is as large as these say."""
