@@ -1,6 +1,7 @@
 """Image files in one folder per class."""
 
 import csv
+import warnings
 from collections.abc import Sequence
 from pathlib import Path, PurePath
 from typing import Any
@@ -115,7 +116,9 @@ def _form(files: Sequence[Path]) -> tuple[tuple[int, int, int], str]:
 
 def _read_form(path: Path) -> tuple[tuple[int, int], bool]:
     try:
-        return read_form(path)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of large pictures, which are errors
+            return read_form(path)
     except PictureError as error:
         raise ReadError(f"{path} cannot be read as an image: {error}") from error
 

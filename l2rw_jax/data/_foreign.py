@@ -20,7 +20,7 @@ import numpy as np
 
 from l2rw_jax.data._check import reason
 
-_JSON_BYTES = 2**25  # read at most; in memory it takes about 20 times as much
+_JSON_BYTES = 2**26  # read at most; in memory it takes up to 20 times as much
 
 
 class Header(NamedTuple):
@@ -38,7 +38,7 @@ def open_regular(path: Path) -> BinaryIO:
 
 
 def read_json(path: Path) -> Any:
-    """The value in a JSON file of at most 32 MiB.
+    """The value in a JSON file of at most 64 MiB.
 
     Raises:
         ValueError: it is larger, or is no JSON; NaN and infinities are none.
