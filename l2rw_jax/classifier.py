@@ -1,10 +1,8 @@
 """``ReweightClassifier``: training on noisy or imbalanced labels by scikit-learn's interface."""
 
 import functools
-import json
 import numbers
 import os
-import zipfile
 from pathlib import Path
 from typing import Any, Self
 
@@ -15,12 +13,12 @@ from l2rw_jax import _extras
 
 _extras.require("train", *_extras.TRAIN)
 
-from flax.traverse_util import flatten_dict, unflatten_dict
+from flax.traverse_util import flatten_dict
 from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.utils import check_array, check_random_state
 from sklearn.utils.validation import check_is_fitted, validate_data
 
-from l2rw_jax._saved import CONFIG, model_file, put
+from l2rw_jax._saved import FORMAT, Saved, put, read_saved
 from l2rw_jax.data._check import check_finite, check_integer
 from l2rw_jax.data.examples import (
     AS_IS,
@@ -37,7 +35,6 @@ from l2rw_jax.quality import label_quality
 from l2rw_jax.training.fit import fit, probabilities, recipe
 from l2rw_jax.training.workdir import to_json
 
-_FORMAT = 1
 _PIXELS = {"low": -1.0, "high": 1.0}
 
 
@@ -197,7 +194,7 @@ class ReweightClassifier(ClassifierMixin, BaseEstimator):
         if not isinstance(self.random_state, numbers.Integral):
             parameters["random_state"] = None  # no generator can be kept
         about = {
-            "format": _FORMAT,
+            "format": FORMAT,
             "parameters": parameters,
             "method": self.method_,
             "classes": classes,
@@ -216,27 +213,23 @@ class ReweightClassifier(ClassifierMixin, BaseEstimator):
           ValueError: the folder holds none that can be read.
         """
         try:
-            about = json.loads(Path(folder, CONFIG).read_text())
-            if about["format"] != _FORMAT:
-                raise ValueError(f"it is of format {about['format']!r}, not {_FORMAT}")
-            with np.load(model_file(Path(folder), about)) as file:
-                arrays = unflatten_dict(dict(file), sep="/")
-            return cls(**about["parameters"])._restore(about, arrays)
-        except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile) as error:
+            saved = read_saved(Path(folder), _create)
+            classifier = cls(**saved.parameters)
+            classifier._check_parameters()
+        except (OSError, ValueError, TypeError) as error:
             reason = getattr(error, "strerror", None) or str(error).partition("\n")[0]
             raise ValueError(
                 f"folder: {folder} holds no classifier that can be read ({reason}); give a folder "
                 "that ReweightClassifier.save wrote"
             ) from None
+        return classifier._restore(saved)
 
-    def _restore(self, about: dict[str, Any], arrays: dict[str, Any]) -> Self:
-        self.method_ = about["method"]
-        name, num_classes, shape = about["network"]
-        self._network = name, num_classes, tuple(shape)
-        self.classes_ = np.array(about["classes"], about["classes_dtype"])
-        self.n_features_in_ = about["n_features_in"]
-        if about["feature_names"] is not None:
-            self.feature_names_in_ = np.array(about["feature_names"], object)
+    def _restore(self, saved: Saved) -> Self:
+        self.method_, self._network, self.classes_ = saved.method, saved.network, saved.classes
+        self.n_features_in_ = saved.n_features_in
+        if saved.feature_names is not None:
+            self.feature_names_in_ = saved.feature_names
+        arrays = saved.arrays
         self._moments = arrays.get("moments")
         self.weights_, self.label_quality_ = arrays["weights"], arrays["label_quality"]
         self._params, self._model_state = arrays["params"], arrays.get("model_state", {})

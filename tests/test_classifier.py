@@ -261,6 +261,13 @@ MISTAKES = {
     ),
     "numbers": ({}, (X, np.linspace(0, 1, 600)), "continuous"),
     "float images": ({}, (X.reshape(-1, 8, 8, 1), Y), "X: got float64 [600, 8, 8, 1]; takes"),
+    "channels first": (
+        {},
+        (np.zeros((600, 3, 8, 8), np.uint8), Y),
+        "X: got uint8 [600, 3, 8, 8], with channels first; takes images [n, h, w, c] of uint8: use "
+        "X.transpose(0, 2, 3, 1)",
+    ),
+    "grey channels first": ({}, (X.reshape(-1, 1, 8, 8), Y), "with channels first"),
     "no channels": ({}, (X.reshape(-1, 8, 8), Y), "X: got float64 [600, 8, 8]; takes features"),
     "text": ({}, (NAMES[Y][:, None], Y), "is not compatible with arrays of bytes/strings"),
     "no mask": ({}, (X, Y, np.flatnonzero(TRUSTED)), "trusted: got int64 [100]; takes bool [600]"),

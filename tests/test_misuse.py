@@ -5,6 +5,7 @@ Every generator is one test, which names all cases that fail. They run in this p
 tests/experiments starts the programs and sees their exit status.
 """
 
+import os
 import pickle
 import shutil
 
@@ -373,12 +374,13 @@ NPZ = [  # the set, what replaces its arrays (None: nothing), the column, a word
     (OF_IMAGES, {"train_features": ROWS}, None, "both images and features"),
     (OF_IMAGES, {"train_images": PIXELS / 255}, None, "train_images is float64 [12, 4, 4]"),
     (OF_IMAGES, {"train_images": PIXELS.astype(int)}, None, "train_images is int64"),
+    (OF_IMAGES, {"train_images": np.zeros((12, 3, 8, 8), np.uint8)}, None, "with channels first"),
     (OF_IMAGES, {"test_images": PIXELS[0]}, None, "test_images"),
     (OF_IMAGES, {"test_images": PIXELS[:0], "test_labels": LABEL[:0]}, None, "test_images"),
     (OF_IMAGES, {"test_images": PIXELS[:, :3]}, None, "test_images [12, 3, 4, 1]"),
     (OF_IMAGES, {"train_images": PIXELS[:, :0]}, None, "train_images"),
-    (OF_IMAGES, {"train_images": np.array([None])}, None, "Object arrays"),
-    (OF_IMAGES, {"train_labels": LABEL.astype(object)}, None, "Object arrays"),
+    (OF_IMAGES, {"train_images": np.array([None])}, None, "Python objects"),
+    (OF_IMAGES, {"train_labels": LABEL.astype(object)}, None, "Python objects"),
     (OF_FEATURES, {"train_features": ROWS * NAN}, None, "NaN, infinity or"),
     (OF_FEATURES, {"test_features": ROWS + INF}, None, "12 of its 12 rows"),
     (OF_FEATURES, {"train_features": np.float64(ROWS) + 1e300}, None, "float32 holds"),
@@ -404,7 +406,7 @@ NPZ = [  # the set, what replaces its arrays (None: nothing), the column, a word
     (OF_FEATURES, {"given": LABEL / 1}, "given", "given is float64"),
     (OF_FEATURES, {"given": LABEL - 1}, "given", "given labels span -1..1: give 0..2"),
     (OF_FEATURES, {"given": LABEL + 1}, "given", "given labels span 1..3: give 0..2"),
-    (OF_FEATURES, {"given": np.array([None])}, "given", "Object arrays"),
+    (OF_FEATURES, {"given": np.array([None])}, "given", "Python objects"),
 ]
 
 
@@ -442,6 +444,8 @@ DAMAGED = {
     "cut": lambda path: path.write_bytes(path.read_bytes()[:-30]),
     "flipped": lambda path: path.write_bytes(path.read_bytes().replace(b"<i8", b"<i4", 1)),
     "a folder": lambda path: path.unlink() or path.mkdir(),
+    "a FIFO": lambda path: path.unlink() or os.mkfifo(path),
+    "endless": lambda path: path.unlink() or path.symlink_to("/dev/zero"),
     "gone": lambda path: path.unlink(),
 }
 
@@ -508,10 +512,16 @@ FOLDERS = [  # what is changed, the column, a word of the message
     (lambda root: _remove("train/b")(root) or _remove("test/b")(root), None, "two or more classes"),
     (_picture("train/a/0.png", (4, 5)), None, "a/1.png is 4x4 pixels, "),
     (_picture("test/b/0.png", (5, 4)), None, "test/b/0.png is 5x4 pixels, "),
-    (_picture("train/a/0.png", mode="I;16"), None, "a/0.png has more than 8 bits"),
-    (_picture("train/a/0.tiff", mode="F"), None, "a/0.tiff has more than 8 bits"),
+    (_picture("train/a/0.png", mode="I;16"), None, "a/0.png cannot be read as an image: more"),
+    (_picture("train/a/0.tiff", mode="F"), None, "a/0.tiff cannot be read as an image: more"),
     (_write("train/a/notes.txt", b"abc"), None, "a/notes.txt cannot be read as an image"),
     (_write("test/b/0.png", b""), None, "test/b/0.png cannot be read as an image"),
+    (
+        lambda root: os.mkfifo(root / "train/a/2.png"),
+        None,
+        "a/2.png cannot be read as an image: not",
+    ),
+    (_picture("train/a/0.png", (20000, 8000), "1"), None, "more than 50 million pixels"),
     (_picture("train/a\nb/0.png"), None, r"own/train has 'a\nb': give it a name"),
     (_picture("test/a/\udcff.png"), None, r"own/test/a has '\udcff.png': give it a name"),
     (_picture("train/a/more/0.png"), None, "train/a/more cannot be read as an image"),

@@ -12,10 +12,12 @@ import numpy as np
 from l2rw_jax.audit.errors import AuditError
 from l2rw_jax.audit.folder import opened, put
 from l2rw_jax.audit.output import in_words, write_tables
+from l2rw_jax.audit.pictures import say_of_pictures
 from l2rw_jax.audit.predict import predict
 from l2rw_jax.audit.report import write_report
 from l2rw_jax.audit.rows import Rows, check_flags, read_rows
 from l2rw_jax.audit.table import run_audit
+from l2rw_jax.audit.walk import is_utf8
 
 EPILOG = """examples:
   l2rw-audit --images=photos --output=audit
@@ -107,6 +109,8 @@ def _output(text: str) -> Path:
 def _path(text: str) -> Path:
     if not text or "\0" in text:
         raise argparse.ArgumentTypeError(f"got {text!r}; give a path")
+    if not is_utf8(text):
+        raise argparse.ArgumentTypeError(f"got {text!r}, which is not UTF-8; rename it")
     return Path(text).expanduser()
 
 
@@ -169,8 +173,7 @@ def _inputs(flags: argparse.Namespace) -> dict[str, list[Path]]:
 def _say(text: str, rows: Rows) -> None:
     for note in rows.notes:
         print(note, file=sys.stderr)
-    if rows.unreadable:
-        print(f"{len(rows.unreadable)} files cannot be read: see summary.json", file=sys.stderr)
+    say_of_pictures(rows.unreadable, rows.X)
     print(f"{text}{int(rows.trusted.sum())} trusted; training ...", file=sys.stderr)
 
 

@@ -2,18 +2,26 @@
 
 import math
 import os
+import sys
 import tempfile
 import warnings
+from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image
 
 from l2rw_jax.audit.errors import AuditError
 from l2rw_jax.audit.tables import listed, refuse_repeated
+from l2rw_jax.audit.walk import find_files, told
+from l2rw_jax.data.pictures import PictureError, read_picture
+
+_BLOCK = 64  # images at a time
+_SIDE = 256  # of a picture on the page, at most
+_SAME = 2  # levels by which the pixels of one colour may differ
 
 # From a row's id to its picture; None where there is none.
 Picture = Callable[[str], Image.Image | None]
@@ -26,33 +34,13 @@ class Pictures(NamedTuple):
     ids: np.ndarray
     labels: np.ndarray
     picture: Picture
-    unreadable: dict[str, str]  # by file: what is wrong with it
-
-
-def find_files(folder: Path) -> list[str]:
-    """The files below a folder, hidden ones left out, as sorted paths relative to it.
-
-    Raises:
-        AuditError: no such folder, or no file in it.
-    """
-    if not folder.is_dir():
-        what = "not a folder" if folder.exists() else "no such folder"
-        raise AuditError(f"--images={folder}: {what}")
-    names = [
-        (Path(root) / file).relative_to(folder).as_posix()
-        for root, _, files in os.walk(folder)
-        for file in files
-    ]
-    names = sorted(name for name in names if not any(p.startswith(".") for p in name.split("/")))
-    if not names:
-        raise AuditError(f"--images={folder}: holds no files")
-    return names
+    unreadable: dict[str, str]  # by file or folder: why it was left out
 
 
 def read_images(folder: Path, size: int, scratch: Path, *, classes: bool = True) -> Pictures:
     """Reads all images below a folder, of any format and size, into one array on disk.
 
-    A file that cannot be read is left out and named in `unreadable`.
+    What is left out, such as a file that cannot be read, is named in `unreadable`.
 
     Args:
         folder: what --images names.
@@ -67,35 +55,30 @@ def read_images(folder: Path, size: int, scratch: Path, *, classes: bool = True)
     Raises:
         AuditError: no such folder, no classes in it, or no image that can be read.
     """
-    names = find_files(folder)
-    if classes:
-        names = [name for name in names if "/" in name]
-        if not names:
-            raise AuditError(
-                f"--images={folder}: its files lie in no subfolders: make one folder a class, or "
-                f"give --labels and --id_column with the files' names"
-            )
+    names, left_out = find_files(folder, classes=classes)
     array = _reserved(scratch, (len(names), size, size, 3))
     kept: list[str] = []
-    unreadable: dict[str, str] = {}
     for name, image in zip(names, _decoded(folder, names, size), strict=True):
         if isinstance(image, str):
-            unreadable[name] = image
+            left_out[name] = image
         else:
             array[len(kept)] = image
             kept.append(name)
     if not kept:
         raise AuditError(
             f"--images={folder}: none of its {len(names)} files can be read as an image, such as "
-            f"{names[0]} ({unreadable[names[0]]})"
+            f"{names[0]} ({left_out[names[0]]})"
         )
     array.flush()
+    if classes:
+        lost = {name.split("/")[0] for name in names} - {name.split("/")[0] for name in kept}
+        left_out |= dict.fromkeys((f"{name}/" for name in sorted(lost)), "a class without pictures")
     return Pictures(
         array[: len(kept)],
         np.array(kept),
         np.array([name.split("/")[0] if classes else "" for name in kept]),
-        lambda name: open_image(folder / name),
-        unreadable,
+        lambda name: _shown(folder / name),
+        left_out,
     )
 
 
@@ -115,46 +98,64 @@ def _reserved(folder: Path, shape: tuple[int, ...]) -> np.memmap:
 
 
 def by_stem(folder: Path) -> Picture:
-    """Pictures of rows that have features: the file whose stem is the id, or whose path is it."""
-    names = find_files(folder)
-    files = {Path(name).stem: name for name in names} | {name: name for name in names}
-
-    def picture(name: str) -> Image.Image | None:
-        try:
-            return open_image(folder / files[name]) if name in files else None
-        except OSError:
-            return None
-
-    return picture
+    """Pictures of rows that have features: an id is a file's path, or a stem that one file has."""
+    names, _ = find_files(folder)
+    stems = Counter(Path(name).stem for name in names)
+    files = {Path(name).stem: name for name in names if stems[Path(name).stem] == 1}
+    files |= {name: name for name in names}
+    return lambda name: _shown(folder / files[name]) if name in files else None
 
 
-def open_image(path: Path) -> Image.Image:
-    """The picture in a file, upright and in RGB; raises OSError if it cannot be read."""
+def say_of_pictures(left_out: dict[str, str], images: Any) -> None:
+    """Says on standard error which files were left out, and if the images show little.
+
+    Args:
+        left_out: by file or folder, why.
+        images: [n, h, w, c] uint8; or features, of which nothing is said.
+    """
+    for line in told(left_out):
+        print(line, file=sys.stderr)
+    if images.ndim == 4 and mostly_one_colour(images):
+        print(
+            "most pictures are one colour: look at the files, and save them with what they show in "
+            "RGB, 8 bits a channel",
+            file=sys.stderr,
+        )
+
+
+def mostly_one_colour(images: Any) -> bool:
+    """Whether more than half of the images [n, h, w, c] are of one colour each."""
+    count = 0
+    for start in range(0, len(images), _BLOCK):
+        block = np.asarray(images[start : start + _BLOCK])
+        darkest, lightest = block.min((1, 2)).astype(int), block.max((1, 2)).astype(int)
+        count += int((lightest - darkest <= _SAME).all(1).sum())
+    return count > len(images) / 2
+
+
+def _shown(path: Path) -> Image.Image | None:
+    """A picture for the page; None if the file can be read no more."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of damaged metadata
-            with Image.open(path) as image:
-                return _rgb(ImageOps.exif_transpose(image))
-    except Exception as error:  # decoders fail in many ways
-        raise OSError(f"{type(error).__name__}: {error}".partition("\n")[0]) from error
-
-
-def _rgb(image: Image.Image) -> Image.Image:
-    if image.mode.startswith("I;16"):  # Pillow would cut off all above 255
-        return Image.fromarray((np.asarray(image) >> 8).astype(np.uint8)).convert("RGB")
-    return image.convert("RGB")
+            return read_picture(path, _SIDE)
+    except PictureError:
+        return None
 
 
 def _decoded(folder: Path, names: list[str], size: int) -> Iterator[np.ndarray | str]:
+    """The images, or what is wrong with them; an interrupt waits for those begun alone."""
+
     def decode(name: str) -> np.ndarray | str:
         try:
-            return np.asarray(open_image(folder / name).resize((size, size), reducing_gap=2.0))
-        except OSError as error:
-            return str(error).replace(str(folder / name), name)
+            return np.asarray(read_picture(folder / name, size, stretch=True))
+        except PictureError as error:
+            return str(error)
 
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
-        for start in range(0, len(names), 4096):  # so that few wait decoded
-            yield from pool.map(decode, names[start : start + 4096])
+    with warnings.catch_warnings(), ThreadPoolExecutor(os.cpu_count()) as pool:
+        warnings.simplefilter("ignore")  # of damaged metadata
+        for start in range(0, len(names), _BLOCK):  # so that few wait decoded
+            yield from pool.map(decode, names[start : start + _BLOCK])
 
 
 def read_tfds(name: str, data_dir: str | None) -> Pictures:

@@ -1,7 +1,6 @@
 """Labels of new rows by the model of an audit."""
 
 import argparse
-import json
 import sys
 import tempfile
 from collections.abc import Iterator
@@ -16,8 +15,10 @@ from l2rw_jax.audit.errors import AuditError
 from l2rw_jax.audit.features import Recipe, table_features_again
 from l2rw_jax.audit.folder import whole
 from l2rw_jax.audit.kinds import is_array
-from l2rw_jax.audit.pictures import read_images
+from l2rw_jax.audit.output import PROGRAM
+from l2rw_jax.audit.pictures import read_images, say_of_pictures
 from l2rw_jax.audit.tables import ids_of, read_table, write_csv
+from l2rw_jax.data._foreign import read_json
 
 _ROWS = 65536
 _HEADER = '"id","label","probability"'
@@ -37,6 +38,7 @@ def predict(flags: argparse.Namespace) -> None:
         scratch = flags.output.absolute().parent
         pictures = read_images(flags.images, size, scratch, classes=False)
         X, ids = pictures.X, pictures.ids
+        say_of_pictures(pictures.unreadable, X)
     else:
         X, ids = _read_features(flags, recipe)
     try:
@@ -111,19 +113,41 @@ def _load(audit: Path) -> tuple[Any, int | None, Recipe | None]:
 
     with whole(audit) as folder:
         try:
-            summary = json.loads((folder / "summary.json").read_text())
-            size, recipe = summary["image_size"], Recipe.from_facts(summary)
-        except (OSError, ValueError, LookupError, TypeError, AttributeError):
+            summary = read_json(folder / "summary.json")
+        except (OSError, ValueError):
+            summary = None
+        if not isinstance(summary, dict) or summary.get("program") != PROGRAM:
+            raise AuditError(f"--predict={audit}: holds no audit (no summary.json of one)")
+        size = summary.get("image_size")
+        try:
+            recipe = Recipe.from_facts(summary)
+        except (ValueError, LookupError, TypeError, AttributeError):
             raise AuditError(
-                f"--predict={audit}: holds no audit (no summary.json of one)"
+                f"--predict={audit}: its summary.json is damaged; audit again"
             ) from None
-        return ReweightClassifier.load(folder / "model"), size, recipe
+        sized = size is None or (type(size) is int and 4 <= size <= 512)
+        if not sized or (size and recipe):
+            raise AuditError(f"--predict={audit}: its summary.json is damaged; audit again")
+        try:
+            classifier = ReweightClassifier.load(folder / "model")
+        except ValueError as error:
+            raise AuditError(f"--predict={audit}: {str(error).removeprefix('folder: ')}") from None
+    if size and classifier.n_features_in_ != size:
+        raise AuditError(f"--predict={audit}: its model takes no images of {size}; audit again")
+    return classifier, size, recipe
 
 
 def _table(classifier: Any, X: Any, ids: np.ndarray) -> pd.DataFrame:
     def parts() -> Iterator[np.ndarray]:
         for start in range(0, len(X), _ROWS):
             probabilities = np.asarray(classifier.predict_proba(X[start : start + _ROWS]))
+            finite = np.isfinite(probabilities).all(1)
+            if not finite.all():
+                row = start + int(np.argmin(finite))
+                raise AuditError(
+                    f"--predict: the model gives no probability for row {row}, {str(ids[row])!r}; "
+                    "look at that row, or audit again"
+                )
             yield np.stack([probabilities.argmax(1), probabilities.max(1)], 1)
 
     best, probability = np.concatenate(list(parts())).T

@@ -20,7 +20,6 @@ from l2rw_jax.audit.pictures import (
     Picture,
     Pictures,
     by_stem,
-    find_files,
     read_images,
     read_tfds,
     relabelled,
@@ -35,6 +34,7 @@ from l2rw_jax.audit.tables import (
     read_table,
     refuse_repeated,
 )
+from l2rw_jax.audit.walk import find_files
 
 
 class Rows(NamedTuple):
@@ -48,7 +48,7 @@ class Rows(NamedTuple):
         true_labels: [n] text; the verified label of trusted rows.
         chosen: [n] bools: trusted rows that were checked because they look wrong.
         picture: from an id to its picture; None where there are none.
-        unreadable: by file, why an image was left out.
+        unreadable: by file or folder, why it was left out.
         recipe: how the features came from the columns of a table; None if they are no table's.
         left_out: the names of that table's other columns.
         notes: lines that tell the user what was found and what was done.

@@ -97,6 +97,15 @@ def check_array(argument: str, value: Any, kind: str, shape: str = "") -> None:
         raise ValueError(f"{argument} is {describe(value)}: give {allowed}")
 
 
+def channels_first(shape: tuple[int, ...]) -> bool:
+    """Whether images of this shape are [n, c, h, w], as PyTorch has them, rather than [n, h, w, c].
+
+    >>> channels_first((10, 3, 32, 32)), channels_first((10, 32, 32, 3))
+    (True, False)
+    """
+    return len(shape) == 4 and shape[1] in (1, 3, 4) and min(shape[2:]) > 4
+
+
 def check_floating(dtype: Any) -> None:
     """Raises ValueError unless dtype is a floating one."""
     try:

@@ -1,14 +1,17 @@
 """Image files in one folder per class."""
 
 import csv
+import warnings
 from collections.abc import Sequence
 from pathlib import Path, PurePath
 from typing import Any
 
 import numpy as np
+from absl import logging
 
 from l2rw_jax.data._check import reason
 from l2rw_jax.data._records import ReadError, Records
+from l2rw_jax.data.pictures import PictureError, is_system_file, read_form, read_picture
 
 _LAYOUT = "give a folder with train/CLASS/*.png and test/CLASS/*.png, or other formats"
 
@@ -59,8 +62,12 @@ def read_folder(
 
 
 def _shown(folder: Path) -> list[Path]:
-    """The files and folders of a folder, sorted, without hidden ones."""
-    paths = sorted(path for path in folder.iterdir() if not path.name.startswith("."))
+    """The files and folders of a folder, sorted, without hidden ones and a system's own."""
+    paths = sorted(
+        path
+        for path in folder.iterdir()
+        if not path.name.startswith(".") and not is_system_file(path.name)
+    )
     for path in paths:
         if not path.name.isprintable():
             raise ValueError(f"{folder} has {path.name!r}: give it a name of printable letters")
@@ -70,6 +77,7 @@ def _shown(folder: Path) -> list[Path]:
 def _list(part: Path, classes: dict[str, int]) -> _Files:
     """The files of train or test, class by class."""
     folders = [path for path in _shown(part) if path.is_dir()]
+    _tell_left_out(part, folders)
     if strange := [path for path in folders if path.name not in classes]:
         raise ValueError(f"{strange[0]} is no class of train: the classes are {_names(classes)}")
     files = [(path, classes[folder.name]) for folder in folders for path in _shown(folder)]
@@ -81,42 +89,47 @@ def _list(part: Path, classes: dict[str, int]) -> _Files:
     return _Files(*zip(*files, strict=True))
 
 
+def _tell_left_out(part: Path, folders: Sequence[Path]) -> None:
+    others = sorted({path.name for path in part.iterdir()} - {path.name for path in folders})
+    if others := [name for name in others if not is_system_file(name)]:
+        logging.warning(
+            "%s: %d files or folders are hidden or lie in no class and are left out, such as %r",
+            part,
+            len(others),
+            others[0],
+        )
+
+
 def _form(files: Sequence[Path]) -> tuple[tuple[int, int, int], str]:
     """The shape [h, w, c] of all images, and Pillow's mode: L if all are grey, else RGB."""
-    size, _ = _header(files[0])
-    grey = True
+    size, all_grey = _read_form(files[0])
     for path in files:
-        found, mode = _header(path)
+        found, grey = _read_form(path)
         if found != size:
             raise ValueError(
                 f"{path} is {found[0]}x{found[1]} pixels, {files[0]} is {size[0]}x{size[1]}: "
                 "resize all images to one size"
             )
-        if mode.startswith(("I", "F")):
-            raise ValueError(f"{path} has more than 8 bits a pixel: save all images with 8 bits")
-        grey = grey and mode in ("1", "L")
-    return (size[1], size[0], 1 if grey else 3), "L" if grey else "RGB"
+        all_grey = all_grey and grey
+    return (size[1], size[0], 1 if all_grey else 3), "L" if all_grey else "RGB"
 
 
-def _header(path: Path) -> tuple[tuple[int, int], str]:
-    """Width and height of an image, and its mode."""
-    from PIL import Image
-
+def _read_form(path: Path) -> tuple[tuple[int, int], bool]:
     try:
-        with Image.open(path) as image:
-            return image.size, image.mode
-    except Exception as error:  # whatever a file system or a decoder finds wrong
-        raise ReadError(
-            f"{path} cannot be read as an image ({reason(error)}): restore or remove it"
-        ) from error
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of large pictures, which are errors
+            return read_form(path)
+    except PictureError as error:
+        raise ReadError(f"{path} cannot be read as an image: {error}") from error
 
 
 def _records(part: Path, files: _Files, shape: tuple[int, int, int], mode: str) -> Records:
-    from PIL import Image
-
     def decode(path: Path) -> np.ndarray:
-        with Image.open(path) as image:
-            return np.asarray(image.convert(mode)).reshape(image.height, image.width, -1)
+        try:
+            image = read_picture(path).convert(mode)
+        except PictureError as error:
+            raise ValueError(error.reason) from error
+        return np.asarray(image).reshape(image.height, image.width, -1)
 
     return Records(f"folder {part}", files, decode, shape, lambda row: str(files.files[row]))
 

@@ -1,12 +1,11 @@
 """Images or features that a user has put into an .npz file."""
 
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-from numpy.lib.npyio import NpzFile
 
-from l2rw_jax.data._check import describe, reason
+from l2rw_jax.data._check import channels_first, describe
+from l2rw_jax.data._foreign import open_arrays
 
 _KINDS = ("images", "features")
 _FLOATS = [np.dtype(order + kind) for order in "<>" for kind in ("f2", "f4", "f8")]
@@ -60,29 +59,33 @@ def read_npz(
     )
 
 
-def _read(path: Path, column: str | None) -> tuple[dict[str, Any], list[str]]:
+def _read(path: Path, column: str | None) -> tuple[dict[str, np.ndarray], list[str]]:
     """The arrays of the file that are asked for, those that it has; and the keys of the others."""
     try:
-        with path.open("rb") as opened, NpzFile(opened, allow_pickle=False) as file:
-            columns = [key for key in file.files if key not in _OWN]
-            return {key: file[key] for key in file.files if key in (*_OWN, column)}, columns
-    except MemoryError:
-        raise
+        with open_arrays(path) as arrays:
+            columns = [key for key in arrays.names if key not in _OWN]
+            wanted = [key for key in arrays.names if key in (*_OWN, column)]
+            return {key: arrays.read(key) for key in wanted}, columns
     except OSError as error:
         raise FileNotFoundError(
             f"{path} cannot be read ({error.strerror}): give the path of an .npz file, absolute or "
             "from the working directory"
         ) from error
-    except Exception as error:  # no zip file, a damaged one, an array of Python objects
+    except ValueError as error:
         raise ValueError(
-            f"{path} cannot be read as .npz ({reason(error)}): save it by numpy.savez, with arrays "
-            "of numbers alone"
+            f"{path} cannot be read as .npz ({error}): save it by numpy.savez, with arrays of "
+            "numbers alone"
         ) from error
 
 
-def _images(name: str, array: Any) -> np.ndarray:
-    shape = getattr(array, "shape", ())
-    if getattr(array, "dtype", None) != np.uint8 or len(shape) not in (3, 4) or 0 in shape:
+def _images(name: str, array: np.ndarray) -> np.ndarray:
+    shape = array.shape
+    if channels_first(shape):
+        raise ValueError(
+            f"{name} is {describe(array)}, with channels first: give [N, h, w, c], by "
+            "numpy.transpose(images, (0, 2, 3, 1))"
+        )
+    if array.dtype != np.uint8 or len(shape) not in (3, 4) or 0 in shape:
         raise ValueError(
             f"{name} is {describe(array)}: give uint8 [N, h, w, c] or [N, h, w], of at least one "
             "pixel; floats are features [N, d]"
@@ -90,9 +93,9 @@ def _images(name: str, array: Any) -> np.ndarray:
     return array[..., None] if len(shape) == 3 else array
 
 
-def _features(name: str, array: Any) -> np.ndarray:
-    shape = getattr(array, "shape", ())
-    size = array.dtype.itemsize if getattr(array, "dtype", None) in _FLOATS else 0
+def _features(name: str, array: np.ndarray) -> np.ndarray:
+    shape = array.shape
+    size = array.dtype.itemsize if array.dtype in _FLOATS else 0
     if not size or len(shape) != 2 or 0 in shape:
         raise ValueError(
             f"{name} is {describe(array)}: give float16, float32 or float64 [N, d], of at least "
@@ -109,7 +112,7 @@ def _features(name: str, array: Any) -> np.ndarray:
     return array[:, None, None, :]
 
 
-def _labels(name: str, array: Any, length: int) -> np.ndarray:
-    if not np.issubdtype(getattr(array, "dtype", None), np.integer) or array.shape != (length,):
+def _labels(name: str, array: np.ndarray, length: int) -> np.ndarray:
+    if not np.issubdtype(array.dtype, np.integer) or array.shape != (length,):
         raise ValueError(f"{name} is {describe(array)}: give integers [{length}], one an example")
     return array

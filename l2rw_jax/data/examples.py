@@ -9,6 +9,8 @@ from sklearn.preprocessing import StandardScaler
 from sklearn.utils import check_array, column_or_1d
 from sklearn.utils.multiclass import check_classification_targets
 
+from l2rw_jax.data._check import channels_first
+
 # For scikit-learn's checks: arrays are read as they are, and a memory map block by block.
 AS_IS: dict[str, Any] = {"dtype": "numeric", "allow_nd": True, "ensure_all_finite": False}
 _ONE_KIND = 10.0  # largest deviation over the lower quartile; 8 of an embedding by PCA
@@ -83,6 +85,11 @@ def check_finite_rows(argument: str, array: Any) -> None:
 
 def check_shape(argument: str, X: Any, shape: tuple[int, ...] | None = None) -> None:
     """Raises ValueError unless X is ``[n, d]``, or ``[n, h, w, c]`` uint8, of this shape a row."""
+    if channels_first(X.shape):
+        raise ValueError(
+            f"{argument}: got {X.dtype} {list(X.shape)}, with channels first; takes images "
+            f"[n, h, w, c] of uint8: use {argument.split()[-1]}.transpose(0, 2, 3, 1)"
+        )
     if X.ndim != 2 and not (X.ndim == 4 and X.dtype == np.uint8):
         raise ValueError(
             f"{argument}: got {X.dtype} {list(X.shape)}; takes features [n, d], or images "

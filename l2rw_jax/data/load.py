@@ -49,7 +49,8 @@ def load(
             An .npz holds train_images [N, h, w, c] or [N, h, w] uint8, or train_features [N, d]
             floats; train_labels [N] integers 0..K-1; test_images or test_features; test_labels.
             A folder holds images of one size as ``train/CLASS/*`` and ``test/CLASS/*``, 8 bits, in
-            any format of Pillow's; they become grey if all are, else RGB without transparency.
+            any format of Pillow's, turned as EXIF says; they become grey if all are, else RGB; what
+            is transparent becomes white.
         data_dir: where TFDS sets lie; None is $L2RW_DATA_DIR, else TFDS's own default.
         cache_dir: where decoded TFDS arrays are kept; None is $L2RW_CACHE_DIR, else
             $XDG_CACHE_HOME/l2rw_jax, else ~/.cache/l2rw_jax.

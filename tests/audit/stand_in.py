@@ -21,7 +21,7 @@ class StandIn:
         elif trusted is not None:
             weights[trusted] = 10
         fitted = LogisticRegression(C=0.3, solver="newton-cholesky").fit(rows, labels, weights)
-        self.classes_ = fitted.classes_
+        self.classes_, self.n_features_in_ = fitted.classes_, np.shape(X)[1]
         binary = len(self.classes_) == 2  # two columns that softmax takes
         coef = np.concatenate([-fitted.coef_, fitted.coef_]) / 2 if binary else fitted.coef_
         bias = np.concatenate([-fitted.intercept_, fitted.intercept_]) / 2 if binary else None
@@ -40,7 +40,7 @@ class StandIn:
     def save(self, folder):
         Path(folder).mkdir()
         np.savez(Path(folder) / "model.npz", coef=self.coef, bias=self.bias)
-        config = {"classes": self.classes_.tolist()}
+        config = {"classes": self.classes_.tolist(), "columns": self.n_features_in_}
         (Path(folder) / "config.json").write_text(json.dumps(config))
 
     @classmethod
@@ -49,7 +49,7 @@ class StandIn:
         with np.load(Path(folder) / "model.npz") as arrays:
             self.coef, self.bias = arrays["coef"], arrays["bias"]
         config = json.loads((Path(folder) / "config.json").read_text())
-        self.classes_ = np.array(config["classes"])
+        self.classes_, self.n_features_in_ = np.array(config["classes"]), config["columns"]
         return self
 
 
