@@ -19,7 +19,7 @@ import jax
 from absl import flags
 
 from experiments import programs
-from experiments.benchmark import implementations, ours, report
+from experiments.benchmark import implementations, report
 from experiments.benchmark.setting import PRECISIONS, RESNET, relative_time, settings
 from l2rw_jax.training import ConfigError
 from l2rw_jax.training import workdir as files
@@ -96,7 +96,6 @@ def choose_makers(device):
 
 def _release():
     """Frees what the last setting held on the device, and compiled steps."""
-    ours.compiled_step.cache_clear()
     gc.collect()
     if "torch" in sys.modules:
         sys.modules["torch"].compiler.reset()

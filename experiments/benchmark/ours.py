@@ -19,16 +19,14 @@ class Prepared(NamedTuple):
     """An implementation that is ready to be timed.
 
     Attributes:
-      step: takes ``steps`` synchronised steps and returns the last one's loss.
+      step: takes a step, waits for it, and returns the loss.
       measure_memory: returns fields of the row; None where there is no way to measure.
       analysis: fields that the compiler knows.
-      steps: training steps that ``step`` takes.
     """
 
     step: Callable[[], float]
     measure_memory: Callable[[], dict] | None = None
     analysis: dict[str, Any] = {}  # noqa: RUF012 - a NamedTuple's default, never written to
-    steps: int = 1
 
 
 def _model(setting):
@@ -96,23 +94,15 @@ FORMS: dict[str, Callable[..., Any]] = {
 
 
 def prepare(setting, form):
-    """Compiled steps of a form in ``FORMS``; or ``"l2rw every 4th"``: one that scores, then three
-    plain ones, which is what a step costs whose weights are kept. It takes the compiled steps of
-    those two rows.
-    """
-    cycle = [form]
-    if form == "l2rw every 4th":
-        cycle = ["l2rw forward", "plain", "plain", "plain"]
-    state, arrays = _state(setting, form), batches(setting)
-    compiled = {each: compiled_step(setting, each) for each in cycle}
+    """A compiled step of a form in ``FORMS``."""
+    state, arrays, compiled = _state(setting, form), batches(setting), compile_step(setting, form)
 
     def run():
         nonlocal state
-        for each in cycle:
-            state, loss = jax.block_until_ready(compiled[each](state, *arrays))
+        state, loss = jax.block_until_ready(compiled(state, *arrays))
         return float(loss)
 
-    return Prepared(run, analysis=analyse(compiled[cycle[0]]), steps=len(cycle))
+    return Prepared(run, analysis=analyse(compiled))
 
 
 def _optimizer(setting):
@@ -128,8 +118,7 @@ def _state(setting, form):
     return params, model_state, _optimizer(setting).init(params), jax.random.key(0)
 
 
-@functools.cache
-def compiled_step(setting, form):
+def compile_step(setting, form):
     """One compiled step, ``(state, batch, clean) -> (state, loss)``; donates its state."""
     model, tx = _model(setting), _optimizer(setting)
 

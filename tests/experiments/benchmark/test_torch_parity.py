@@ -27,7 +27,7 @@ from experiments.benchmark.torch_baseline import (  # noqa: E402
 METHODS = {"plain": "baseline", "evidence": "evidence", "head": "head"}
 METHODS |= {"mwnet_create_graph": "mwnet", "mwnet_forward_ad": "mwnet"}
 CHEAP = [form for form in METHODS if form != "plain"]
-REWEIGHTED = ["create_graph", "forward_ad_shared", "forward_ad_separate", "higher", "torchopt"]
+REWEIGHTED = ["create_graph", "forward_ad_shared", "forward_ad_separate", "higher"]
 TINY = {"resnet-8": (8, 8, 3), "lenet": (12, 12, 1), "wrn-10-1": (8, 8, 3), "mlp-16": (4, 4, 1)}
 TINY["vit-128-2"] = (4, 4, 3)  # two heads
 FULL = {"resnet-32": (32, 32, 3), "lenet": (28, 28, 1), "vit-192-6": (32, 32, 3)}
@@ -116,8 +116,8 @@ def rate(name):
 
 def theirs(form, name, shape, dtype, count=10):
     """The same by PyTorch."""
-    if form in ("higher", "torchopt"):
-        pytest.importorskip(form, reason=f"{form}, of the extra `torch`, is not installed")
+    if form == "higher":
+        pytest.importorskip("higher", reason="higher, of the extra `torch`, is not installed")
     method = METHODS.get(form, "l2rw")
     network = make_network(name, shape, dtype, method)
     optimizer = steps.make_optimizer(network, rate=rate(name), weight_decay=DECAY)
@@ -167,8 +167,7 @@ def means(model_state):
 # Every reweighted form is held against ResNet's layers, one form of each kind against LeNet's.
 REPEATED = [
     *((form, "lenet") for form in ("forward_ad_separate", "forward_ad_shared", "higher")),
-    *((form, "lenet") for form in ("torchopt", "create_graph")),
-    *(("higher", "resnet-8"), ("plain", "resnet-8")),
+    *(("create_graph", "lenet"), ("higher", "resnet-8"), ("plain", "resnet-8")),
 ]
 
 
