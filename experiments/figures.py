@@ -29,8 +29,7 @@ def main():
     for name in REPRODUCED:
         reproduced.draw(_stored(name), _png(name))
     _draw_sweep("weight-decay", "weight_decay")
-    title = "a model, not measured; 100 examples a device"
-    scaling.plot(_stored("scaling")["rows"], _png("scaling"), title=title)
+    scaling.plot(_stored("scaling-cpu")["model"]["rows"], _png("scaling-cpu"))
 
 
 def _draw_sweep(name, field):

@@ -9,7 +9,6 @@ import pytest
 
 from experiments.benchmark import report as benchmark
 from experiments.scaling import report as scaling
-from experiments.scaling import throughput_report as throughput
 from l2rw_jax import reports
 
 ROOT = Path(__file__).parents[1]
@@ -170,15 +169,7 @@ def test_the_tables_of_speed_follow_from_their_rows():
 
     rows = stored("benchmark-cpu")["rows"]
     assert text("benchmark-cpu") == f"{benchmark.ratio_table(rows)}\n\n{benchmark.table(rows)}"
-    measured = stored("throughput-cpu")
-    assert text("throughput-cpu") == throughput.table(measured["rows"], measured["devices"]).strip()
-    model = stored("scaling")
-    shown = [row for row in model["rows"] if row["devices"] in (1, 8, 64, 256)]
-    want = [
-        scaling.table(shown, scaling.MODELLED),
-        scaling.table(model["measured"], scaling.MEASURED),
-    ]
-    assert text("scaling") == "\n\n".join(want)
+    assert text("scaling-cpu") == scaling.tables(stored("scaling-cpu")).strip()
 
 
 def test_a_table_that_is_made_up_is_found():
