@@ -114,6 +114,19 @@ def about(program):
     return {"command": command, **files.environment()}
 
 
+def differences(run, shared):
+    """The fields of a run that ``shared`` does not say already, so that a file says each once.
+
+    >>> differences({"seed": 1, "device": "cpu"}, {"device": "cpu"})
+    {'seed': 1}
+    """
+    return {
+        field: value
+        for field, value in run.items()
+        if field not in shared or shared[field] != value
+    }
+
+
 def expand(config, methods, seeds, field, values):
     """The config and the folder's name of every run."""
     runs = []

@@ -130,9 +130,8 @@ def report(results, folders, field):
             table += "\n" + ended_row(result, keys, table)
     Path(f"{output()}.md").write_text(table + "\n")
     about = programs.about("sweep") | {"config": config.to_dict()}
-    files.write_json(
-        f"{output()}.json", about | {"keys": keys, "summary": summary, "runs": results}
-    )
+    runs = [programs.differences(result, about) for result in results]
+    files.write_json(f"{output()}.json", about | {"keys": keys, "summary": summary, "runs": runs})
     if finished:
         figures = plot(finished, field, config, workdir)
         write_page(table, lead(summary, keys), about["command"], finished, field, figures)

@@ -59,7 +59,6 @@ METHODS = {
     "label_smoothing": "label smoothing",
     "groups": "groups",
     "mwnet": "Meta-Weight-Net",
-    "l2rw`, `weighting=sign": "l2rw, sign",
     "l2rw": "l2rw",
 }
 SETTINGS = (

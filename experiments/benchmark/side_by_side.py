@@ -66,7 +66,8 @@ def report(results, curves, output):
         "versions": results[-1]["versions"],
     }
     found = {"keys": KEYS, "differences": differences(results), "summary": summary}
-    files.write_json(f"{output}.json", about | found | {"runs": results})
+    runs = [programs.differences(result, about) for result in results]
+    files.write_json(f"{output}.json", about | found | {"runs": runs})
     reports.plot_curves(curves, f"{output}.png", title=f"{config.dataset}, {config.model}")
     return table
 

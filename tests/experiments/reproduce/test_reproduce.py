@@ -224,8 +224,10 @@ def test_a_report_says_what_is_quoted_what_is_missing_and_of_what_size(tmp_path)
     assert "ES" not in text and "FT" not in text.split("\n\n")[0]  # no row has them
     stored = json.loads((tmp_path / "out.json").read_text())
     assert [run["folder"] for run in stored["runs"]] == done
-    assert stored["runs"][0]["device"] == "a device" and stored["note"] == "A note."
-    assert stored["runs"][0]["config"]["method"] == "random"
+    assert stored["device"] == "a device" and stored["note"] == "A note."
+    assert stored["config"]["method"] == "random"
+    assert [run["config"] for run in stored["runs"]] == [{}, {"seed": 1}]  # what differs
+    assert not any("device" in run for run in stored["runs"])
     assert stored["runs"][0]["last_chunk"]["test_accuracy"] == 0.5
     assert stored["runs"][0]["largest_grad_norm"] == 3.0
 
