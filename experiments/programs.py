@@ -4,7 +4,6 @@ Mistakes are ``ConfigError``s, which ``cli.run`` prints in one line.
 """
 
 import copy
-import difflib
 import hashlib
 import math
 import shlex
@@ -16,6 +15,7 @@ import jax
 from absl import flags
 
 from experiments import cli
+from l2rw_jax._messages import nearest
 from l2rw_jax.models import create_model
 from l2rw_jax.training import ConfigError
 from l2rw_jax.training import workdir as files
@@ -43,9 +43,8 @@ def choose(flag, got, allowed):
         return allowed
     for name in got:
         if name not in allowed:
-            (nearest,) = difflib.get_close_matches(name, allowed, 1, cutoff=0)
-            takes = ", ".join(map(repr, allowed))
-            raise ConfigError(f"{flag}: got {name!r}; takes {takes}; did you mean {nearest!r}?")
+            takes, near = ", ".join(map(repr, allowed)), nearest(name, allowed)
+            raise ConfigError(f"{flag}: got {name!r}; takes {takes}; did you mean {near!r}?")
     return _once(flag, got)
 
 
@@ -106,6 +105,16 @@ def prepare_output(output):
     for ending in (".md", ".json"):
         if Path(f"{output}{ending}").is_dir():
             raise ConfigError(f"--output: {output}{ending} is a folder; takes another name.")
+
+
+def last_line(text, otherwise):
+    r"""The last line of what a process has printed, cut; ``otherwise`` if it printed nothing.
+
+    >>> last_line("Traceback: ...\nTypeError: no\n\n", "silence"), last_line(" ", "silence")
+    ('TypeError: no', 'silence')
+    """
+    lines = text.strip().splitlines()
+    return lines[-1].strip()[:200] if lines else otherwise
 
 
 def about(program):

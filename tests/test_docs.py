@@ -159,7 +159,7 @@ def test_a_table_of_results_is_shown_or_named_and_follows_from_its_runs(path):
     content = stored(path.stem)
     if "keys" in content:  # made by experiments.sweep
         summary = reports.summarize(content["runs"], content["keys"])
-        assert reports.markdown_table(summary, content["keys"]) == text
+        assert reports.to_markdown(*reports.table(summary, content["keys"])) == text
 
 
 def test_the_tables_of_speed_follow_from_their_rows():

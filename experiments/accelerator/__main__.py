@@ -74,7 +74,7 @@ def environment():
     # In a process of its own: this one must not hold the device's memory.
     asked = subprocess.run([sys.executable, "-c", ABOUT], capture_output=True, text=True)
     if asked.returncode:
-        last = (asked.stderr.strip().splitlines() or ["no message"])[-1]
+        last = programs.last_line(asked.stderr, "no message")
         raise RunError(f"JAX cannot use the device: {last}")
     about = json.loads(asked.stdout.splitlines()[-1])
     if about["device"].startswith("cpu") and not SMOKE.value:

@@ -9,6 +9,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from experiments import programs
 from l2rw_jax.reports import to_markdown
 from l2rw_jax.training import workdir as files
 
@@ -148,8 +149,8 @@ def run(piece: Piece, output: Path, limit: float) -> str:
             stop(process)
     if not process.returncode:
         return "done"
-    lines = [line for line in log.read_text(errors="replace").splitlines() if line.strip()]
-    return f"failed: {lines[-1].strip()[:200] if lines else 'nothing was printed'}"
+    last = programs.last_line(log.read_text(errors="replace"), "nothing was printed")
+    return f"failed: {last}"
 
 
 def stop(process: subprocess.Popen) -> None:

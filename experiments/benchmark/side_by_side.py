@@ -58,7 +58,7 @@ def report(results, curves, output):
     """Writes the table, the JSON file and the figure; returns the table."""
     config = cli.CONFIG.value
     summary = reports.summarize(results, KEYS)
-    table = reports.markdown_table(summary, KEYS)
+    table = reports.to_markdown(*reports.table(summary, KEYS))
     Path(f"{output}.md").write_text(table + "\n")
     about = programs.about("benchmark.side_by_side") | {
         "config": config.to_dict(),

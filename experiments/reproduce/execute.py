@@ -6,6 +6,7 @@ import jax
 
 from experiments.reproduce.scales import SCALES
 from experiments.reproduce.targets import TARGETS
+from l2rw_jax._messages import reason
 from l2rw_jax.training import ConfigError, RunError, train_seeds
 from l2rw_jax.training.workdir import RESULT
 
@@ -23,7 +24,7 @@ def train(plan, workdir, groups):
         for folder, result in zip(group, results, strict=True):
             told = "done"
             if isinstance(result, Exception):
-                failed[folder] = str(result).splitlines()[0]
+                failed[folder] = reason(result)
                 told = f"error: {failed[folder]}"
             elif result:
                 told = f"test accuracy {result['test_accuracy']:.4f}"

@@ -15,6 +15,7 @@ import jax
 import numpy as np
 
 from configs import digits
+from experiments import programs
 from experiments.scaling.trainer import compile_call
 
 STEPS = 3
@@ -36,8 +37,8 @@ def measure(models, counts):
             text=True,
         )
         if done.returncode:
-            last = (done.stderr.strip().splitlines() or [f"status {done.returncode}"])[-1]
-            rows.append({"model": "-", "devices": count, "error": last[:300]})
+            error = programs.last_line(done.stderr, f"status {done.returncode}")
+            rows.append({"model": "-", "devices": count, "error": error})
         else:
             rows += json.loads(done.stdout.splitlines()[-1])
     return compare_losses(rows)

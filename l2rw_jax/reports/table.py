@@ -63,8 +63,10 @@ def summarize(results: Iterable[Mapping[str, Any]], keys: Sequence[str]) -> list
     return summary
 
 
-def markdown_table(summary: Iterable[Mapping[str, Any]], keys: Sequence[str]) -> str:
-    """The rows of ``summarize`` as a Markdown table; accuracies in percent."""
+def table(
+    summary: Iterable[Mapping[str, Any]], keys: Sequence[str]
+) -> tuple[list[str], list[list[str]]]:
+    """Header and cells of a table with the rows of ``summarize``; accuracies in percent."""
     header = [
         *keys,
         "test accuracy % (last)",
@@ -75,11 +77,11 @@ def markdown_table(summary: Iterable[Mapping[str, Any]], keys: Sequence[str]) ->
     ]
     rows = []
     for row in summary:
-        cells = [row[key] for key in keys]
+        cells = [str(row[key]) for key in keys]
         cells += [cell(row[figure], 100, 1) for figure in FIGURES[:3]]
         cells.append(cell(row["noise_auroc"], 1, 3))
-        rows.append([*cells, row["seeds"]])
-    return to_markdown(header, rows)
+        rows.append([*cells, str(row["seeds"])])
+    return header, rows
 
 
 def to_markdown(header: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
