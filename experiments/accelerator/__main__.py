@@ -43,6 +43,11 @@ def main():
     parts = programs.choose("--parts", PARTS.value, dict.fromkeys(p.part for p in chosen))
     seconds = float("inf") if MINUTES.value is None else programs.seconds(MINUTES.value)
     record = read_record(output / "pieces.json")
+    names = ["summary.md", *(f"{piece.name}.log" for piece in chosen)]
+    if not record["pieces"] and (taken := [name for name in names if (output / name).exists()]):
+        raise ConfigError(
+            f"--output: {output / taken[0]} is not of this program; give another folder."
+        )
     about = environment()
     cli.create_folder(output)
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # ends the running piece as well

@@ -131,6 +131,8 @@ def test_table_2_has_the_paper_s_protocol(tmp_path):
 
 def test_mistakes_are_one_line(tmp_path):
     (tmp_path / "pieces.json").write_text('{"pieces": {"tests": ')
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "summary.md").write_text("mine")
     forked.check_refusals(
         {
             "accelerator": {
@@ -138,7 +140,9 @@ def test_mistakes_are_one_line(tmp_path):
                 "--smoke --parts=tests,tabel2": "did you mean 'table2'?",
                 "--smoke --minutes=0": "--minutes: got 0; takes a positive number",
                 f"--smoke --output={shlex.quote(str(tmp_path))}": "is damaged; delete it",
+                f"--smoke --output={shlex.quote(str(tmp_path))}/mine": "is not of this program",
             }
         },
         tmp_path,
     )
+    assert (tmp_path / "mine" / "summary.md").read_text() == "mine"
