@@ -70,7 +70,6 @@ label-audit: $(STAMP)  ## the label audit against cleanlab; needs EXTRAS=dev,ben
 	$(BIN)/python -m experiments.benchmark.label_audit --data=npz:runs/human.npz --output=results/label-audit-human
 
 figures: $(STAMP)  ## the pictures of README and docs that need no training, from results/
-	$(BIN)/python -m experiments.reproduce.before_after --picture=results/before-after.png
 	$(BIN)/python -m experiments.figures
 
 reproduce-smoke: $(STAMP)  ## every table and figure of the paper at smoke scale

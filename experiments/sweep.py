@@ -147,7 +147,7 @@ def lead(summary, keys):
     rows = {
         ", ".join(str(row[key]) for key in reversed(keys)): row["test_accuracy"] for row in summary
     }
-    means = {name: (figure["mean"], figure["ci95"]) for name, figure in rows.items()}
+    means = {name: (metric["mean"], metric["ci95"]) for name, metric in rows.items()}
     cells = [cell(rows[name], 100, 1) for name in leaders(means)]
     told = f"{next(iter(rows))} reaches"
     if len(rows) > 1:

@@ -93,7 +93,7 @@ def measure(setting, makers, *, repeats, seconds, memory=True):
       memory: whether to measure PyTorch's memory, each step's in a process of its own.
 
     Returns:
-      Dicts; those of implementations that did not run have ``error`` and no figures.
+      Dicts; those of implementations that did not run have ``error`` and no times.
     """
     if setting.clean_batch == setting.batch:
         makers = {name: makers[name] for name in EQUAL if name in makers} or makers

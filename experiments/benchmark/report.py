@@ -179,25 +179,3 @@ def plot(rows, path, *, title):
     )
     figure.savefig(path, dpi=120)
     plt.close(figure)
-
-
-def plot_growth(rows, path, *, title):
-    """Step time over b where m = b, a line an implementation, on logarithmic axes."""
-    lines: dict = {}
-    for row in rows:
-        if row["batch"] == row["clean_batch"] and row.get("median_ms"):
-            name = f"{row['model']}, {row['implementation']}, {row['precision']}"
-            lines.setdefault(name, []).append(row)
-    figure, axes = plt.subplots(figsize=(8, 5), layout="constrained")
-    for name, line in lines.items():
-        line = sorted(line, key=lambda row: row["batch"])
-        if len(line) > 1:
-            style = "-" if "ours" in name else "--"
-            x, y = ([row[field] for row in line] for field in ("batch", "median_ms"))
-            axes.plot(x, y, style, marker="o", markersize=4, label=name)
-    axes.set(xscale="log", yscale="log", xlabel="b = m", ylabel="ms a step", title=title)
-    axes.grid(alpha=0.25, which="both")
-    if axes.lines:
-        axes.legend(frameon=False, fontsize="small")
-    figure.savefig(path, dpi=120)
-    plt.close(figure)

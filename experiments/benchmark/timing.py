@@ -92,7 +92,7 @@ def measure(makers, *, seconds, least=LEAST, most=None, reserve=0.0):
 
 
 def _measure_memory(measure_memory, in_time):
-    """The memory's fields; where there is no figure they say why."""
+    """The memory's fields; where it was not measured they say why."""
     if not in_time:
         return {"memory_kind": "not measured: out of time (--minutes)"}
     try:

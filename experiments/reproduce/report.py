@@ -261,11 +261,11 @@ def _interval(values):
     return {"values": values, "mean": mean, "ci95": ci95}
 
 
-def _cell(figure):
-    if figure["mean"] is None:
+def _cell(value):
+    if value["mean"] is None:
         return "-"
-    mean = f"{figure['mean']:.2f}"
-    return mean if figure["ci95"] is None else f"{mean} ± {figure['ci95']:.2f}"
+    mean = f"{value['mean']:.2f}"
+    return mean if value["ci95"] is None else f"{mean} ± {value['ci95']:.2f}"
 
 
 def _curves(plan, workdir, done):

@@ -1,4 +1,4 @@
-"""What each table and figure holds: its rows and columns, and the paper's own figures.
+"""What each table and figure holds: its rows and columns, and the paper's own values.
 
 A row's label is the paper's, in its notation: "+ ES" is the shorter schedule, "+ FT" some steps on
 the clean set at the end.

@@ -155,7 +155,7 @@ def measure(name, model, makers, *, seconds, least=LEAST, most=None):
       most: rounds at most.
 
     Returns:
-      Dicts; those of settings that did not run have ``error`` and no figures.
+      Dicts; those of settings that did not run have ``error`` and no times.
     """
     with contextlib.ExitStack() as stack:
         made = {setting: functools.partial(make, stack) for setting, make in makers.items()}

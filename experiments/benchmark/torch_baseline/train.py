@@ -35,7 +35,7 @@ HONOURED = {
     # By code of its own.
     *("method", "model", "dropout", "steps", "learning_rate", "boundaries"),
     *("weight_decay", "clip_norm", "log_every", "eval_every"),
-    # They change no figure; this side has no checkpoints.
+    # They change no metric; this side has no checkpoints.
     *("checkpoint_every", "keep_checkpoints"),
 }
 
@@ -184,7 +184,7 @@ def set_rate(optimizer, config, step):
 
 
 def make_evaluate(config, run_data, device):
-    """``evaluate(network)``: figures on the test set, by the running moments."""
+    """``evaluate(network)``: metrics on the test set, by the running moments."""
     scaled = data.to_float(jnp.asarray(run_data.test_images), low=config.low, high=config.high)
     images = torch.from_numpy(np.array(scaled)).permute(0, 3, 1, 2)
 
