@@ -11,7 +11,7 @@ METHODS := baseline,random,clean_only,l2rw
 DIGITS := -m experiments.sweep --config=configs/digits.py --workdir=runs/digits --methods=$(METHODS) --seeds=5
 
 .PHONY: run test test-all lint format results stability mnist-imbalance bench compile-time side-by-side \
-        throughput scaling gpu gpu-smoke reproduce-smoke optimizers modes label-audit figures docs clean
+        scaling gpu gpu-smoke reproduce-smoke optimizers modes label-audit figures docs clean
 
 $(STAMP): setup.cfg pyproject.toml
 	@echo "Making .venv (some minutes, once) ..."
@@ -51,17 +51,14 @@ compile-time: $(STAMP)  ## how long plain and reweighted steps take to compile
 side-by-side: $(STAMP)  ## trains both frameworks on the same batches; needs EXTRAS=dev,torch and MNIST
 	$(BIN)/python -m experiments.benchmark.side_by_side --config=configs/mnist_imbalance.py --workdir=runs/side-by-side --methods=baseline,l2rw --seeds=3 --config.steps=500 --config.learning_rate=3e-3 --config.eval_every=100 --output=results/side-by-side
 
-throughput: $(STAMP)  ## how steps, replicas, streams and checkpoints pay
-	$(BIN)/python -m experiments.scaling.throughput --output=results/throughput-cpu --minutes=6
-
 gpu: $(STAMP)  ## every GPU measurement; takes hours and resumes; needs EXTRAS=dev,torch,cuda and the data
 	$(BIN)/python -m experiments.accelerator --output=runs/gpu
 
 gpu-smoke: $(STAMP)  ## the same program at a tiny size; some minutes on a CPU
 	$(BIN)/python -m experiments.accelerator --output=runs/gpu-smoke --smoke
 
-scaling: $(STAMP)  ## what a step costs on many devices, on paper
-	$(BIN)/python -m experiments.scaling --output=results/scaling
+scaling: $(STAMP)  ## how steps per call, seeds, streams and checkpoints pay; many devices on paper
+	$(BIN)/python -m experiments.scaling --minutes=8 --output=results/scaling-cpu
 
 optimizers: $(STAMP)  ## the table of docs/reference/optimizers.md
 	$(BIN)/python -m experiments.benchmark.optimizers --write
@@ -74,7 +71,6 @@ label-audit: $(STAMP)  ## the label audit against cleanlab; needs EXTRAS=dev,ben
 	$(BIN)/python -m experiments.benchmark.label_audit --data=npz:runs/human.npz --output=results/label-audit-human
 
 figures: $(STAMP)  ## the pictures of README and docs that need no training, from results/
-	$(BIN)/python -m experiments.reproduce.before_after --picture=results/before-after.png
 	$(BIN)/python -m experiments.figures
 
 reproduce-smoke: $(STAMP)  ## every table and figure of the paper at smoke scale

@@ -1,4 +1,4 @@
-"""Draws the figures of the docs that need no training: from the JSON files in results/.
+"""Draws the figures of README and docs that need no training: from the JSON files in results/.
 
 python -m experiments.figures
 """
@@ -7,6 +7,7 @@ import json
 from pathlib import Path
 
 from experiments import method_figure, programs
+from experiments.reproduce import before_after
 from experiments.reproduce import figures as reproduced
 from experiments.scaling import report as scaling
 from l2rw_jax import reports
@@ -26,11 +27,11 @@ def main():
         raise ConfigError(f"{IMAGES}: no such folder here; start this program in the clone.")
     method_figure.draw(IMAGES / "method.png")
     print(IMAGES / "method.png")
+    before_after.draw(before_after.points(_stored("human-trusted-cpu")), _png("before-after"))
     for name in REPRODUCED:
         reproduced.draw(_stored(name), _png(name))
     _draw_sweep("weight-decay", "weight_decay")
-    title = "a model, not measured; 100 examples a device"
-    scaling.plot(_stored("scaling")["rows"], _png("scaling"), title=title)
+    scaling.plot(_stored("scaling-cpu")["model"]["rows"], _png("scaling-cpu"))
 
 
 def _draw_sweep(name, field):

@@ -11,6 +11,7 @@ import threading
 import jax
 from absl import flags
 
+from l2rw_jax._messages import reason
 from l2rw_jax.training import ConfigError
 
 DISTRIBUTED = flags.DEFINE_bool(
@@ -45,8 +46,8 @@ def joined():
         try:
             yield
         except jax.errors.JaxRuntimeError as error:
-            reason = str(error).splitlines()[0]
-            end(f"error: another process is gone, or a device failed ({reason}); {_GOES_ON}", 1)
+            told = f"another process is gone, or a device failed ({reason(error)})"
+            end(f"error: {told}; {_GOES_ON}", 1)
         finally:  # waits for the others; at exit, a failure would go unnoticed
             with contextlib.suppress(jax.errors.JaxRuntimeError):
                 jax.distributed.shutdown()
@@ -105,7 +106,7 @@ def _initialize(end, coordinator, num_processes, process_id):
     except (RuntimeError, ValueError) as error:
         raise ConfigError(
             f"--distributed: no cluster that JAX knows, or its coordinator cannot be reached "
-            f"({str(error).splitlines()[0]}); give --coordinator=HOST:PORT, --num_processes and "
+            f"({reason(error)}); give --coordinator=HOST:PORT, --num_processes and "
             "--process_id"
         ) from error
     finally:

@@ -3,7 +3,6 @@
 Mistakes are ``ConfigError``s, which ``cli.run`` prints in one line.
 """
 
-import difflib
 import hashlib
 import json
 import math
@@ -17,6 +16,7 @@ import jax
 from absl import flags
 
 from experiments import cli
+from l2rw_jax._messages import nearest
 from l2rw_jax.models import create_model
 from l2rw_jax.training import ConfigError
 from l2rw_jax.training import workdir as files
@@ -45,9 +45,8 @@ def choose(flag, got, allowed):
         return allowed
     for name in got:
         if name not in allowed:
-            (nearest,) = difflib.get_close_matches(name, allowed, 1, cutoff=0)
-            takes = ", ".join(map(repr, allowed))
-            raise ConfigError(f"{flag}: got {name!r}; takes {takes}; did you mean {nearest!r}?")
+            takes, near = ", ".join(map(repr, allowed)), nearest(name, allowed)
+            raise ConfigError(f"{flag}: got {name!r}; takes {takes}; did you mean {near!r}?")
     return _once(flag, got)
 
 
@@ -133,10 +132,33 @@ def _is_record(program, path):
         return False
 
 
+def last_line(text, otherwise):
+    r"""The last line of what a process has printed, cut; ``otherwise`` if it printed nothing.
+
+    >>> last_line("Traceback: ...\nTypeError: no\n\n", "silence"), last_line(" ", "silence")
+    ('TypeError: no', 'silence')
+    """
+    lines = text.strip().splitlines()
+    return lines[-1].strip()[:200] if lines else otherwise
+
+
 def about(program):
     """How a record was made: the command, the device, the versions."""
     command = shlex.join(["python", "-m", f"experiments.{program}", *sys.argv[1:]])
     return {"command": command, **files.environment()}
+
+
+def differences(run, shared):
+    """The fields of a run that ``shared`` does not say already, so that a file says each once.
+
+    >>> differences({"seed": 1, "device": "cpu"}, {"device": "cpu"})
+    {'seed': 1}
+    """
+    return {
+        field: value
+        for field, value in run.items()
+        if field not in shared or shared[field] != value
+    }
 
 
 def expand(config, methods, seeds, field, values):

@@ -129,18 +129,21 @@ def report(results, folders, field):
         if "ended" not in result
     }
     summary = reports.summarize(finished.values(), keys)
-    table = reports.markdown_table(summary, keys)
+    header, rows = reports.table(summary, keys)
     for result in results:
         if "ended" in result:
-            table += "\n" + ended_row(result, keys, table)
+            told = f"ended: seed {result['seed']}: {result['ended']}"
+            rows.append([*(str(result[key]) for key in keys), told])
+    table = reports.to_markdown(header, rows)
     files.write_text(f"{output()}.md", table + "\n")
     about = programs.about("sweep") | {"config": config.to_dict()}
-    files.write_json(
-        f"{output()}.json", about | {"keys": keys, "summary": summary, "runs": results}
-    )
+    runs = [programs.differences(result, about) for result in results]
+    files.write_json(f"{output()}.json", about | {"keys": keys, "summary": summary, "runs": runs})
     if finished:
         figures = plot(finished, field, config, workdir)
-        write_page(table, lead(summary, keys), about["command"], finished, field, figures)
+        page = {"lead": lead(summary, keys), "command": about["command"]}
+        page |= {"header": header, "rows": rows, "figures": figures}
+        write_page(page, finished, field)
     return table
 
 
@@ -156,7 +159,7 @@ def lead(summary, keys):
     rows = {
         ", ".join(str(row[key]) for key in reversed(keys)): row["test_accuracy"] for row in summary
     }
-    means = {name: (figure["mean"], figure["ci95"]) for name, figure in rows.items()}
+    means = {name: (metric["mean"], metric["ci95"]) for name, metric in rows.items()}
     cells = [cell(rows[name], 100, 1) for name in leaders(means)]
     told = f"{next(iter(rows))} reaches"
     if len(rows) > 1:
@@ -164,7 +167,7 @@ def lead(summary, keys):
     return f"At the last step {told} {listed(cells) if len(cells) < 4 else cells[0]} %."
 
 
-def write_page(table, told, command, finished, field, figures):
+def write_page(page, finished, field):
     """Writes WORKDIR/report.html; without a swept field, with the labels a run doubts most."""
     config, workdir = cli.CONFIG.value, Path(str(cli.WORKDIR.value))
     doubts, source = [], ""
@@ -177,21 +180,10 @@ def write_page(table, told, command, finished, field, figures):
     reports.write_page(
         workdir / "report.html",
         title=title_of(config, field),
-        lead=told,
-        command=command,
-        table=table,
-        figures=figures,
         doubts=doubts,
         source=source,
+        **page,
     )
-
-
-def ended_row(result, keys, table):
-    """A row of ``table`` that says why a run ended early."""
-    told = f"ended: seed {result['seed']}: {result['ended']}".replace("|", "\\|")
-    cells = [*(str(result[key]) for key in keys), told]
-    cells += [""] * (table.partition("\n")[0].count("|") - 1 - len(cells))
-    return "| " + " | ".join(cells) + " |"
 
 
 def plot(finished, field, config, workdir):

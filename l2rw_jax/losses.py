@@ -8,6 +8,8 @@ import numpy as np
 import optax
 from jax.typing import ArrayLike
 
+from l2rw_jax._messages import known
+
 
 def cross_entropy(logits: jax.Array, labels: ArrayLike) -> jax.Array:
     r"""Cross-entropy of the softmax, per example.
@@ -222,7 +224,7 @@ def transition_logits(matrix: ArrayLike, eps: float = 0.01) -> jax.Array:
     matrix = jnp.asarray(matrix, jnp.float32)
     if matrix.ndim != 2 or matrix.shape[0] != matrix.shape[1] or len(matrix) < 2:
         raise ValueError(f"matrix: got shape {matrix.shape}; takes (K, K) with K at least 2.")
-    if _known(matrix):
+    if known(matrix):
         values = np.asarray(matrix)
         fits = (values >= 0).all(1) & np.isclose(values.sum(1), 1, atol=1e-3)
         if not fits.all():
@@ -248,7 +250,7 @@ def _check_labels(logits: Any, labels: Any) -> None:
         raise ValueError(
             f"labels: got {_describe(labels)}; takes an integer array of shape ({b},)."
         )
-    if _known(labels):
+    if known(labels):
         values = np.asarray(labels)
         if (wrong := values[(values < 0) | (values >= k)]).size:
             raise ValueError(f"labels: got {wrong[0]}; takes classes in [0, {k}), as logits have.")
@@ -257,7 +259,7 @@ def _check_labels(logits: Any, labels: Any) -> None:
 def _check_share(argument: str, share: Any) -> None:
     """Raises unless a share, where its value is known, is a number in [0, 1]."""
     number = isinstance(share, float | int | np.floating) or _is_array(share, 0, jnp.floating)
-    if _known(share) and not (number and 0 <= share <= 1):
+    if known(share) and not (number and 0 <= share <= 1):
         raise ValueError(f"{argument}: got {share!r}; takes a number in [0, 1].")
 
 
@@ -265,11 +267,6 @@ def _is_array(value: Any, ndim: int, kind: Any) -> bool:
     return (
         hasattr(value, "dtype") and value.ndim == ndim and bool(jnp.issubdtype(value.dtype, kind))
     )
-
-
-def _known(value: Any) -> bool:
-    """Whether values can be read here: they are not traced, nor on another process's devices."""
-    return not isinstance(value, jax.core.Tracer) and getattr(value, "is_fully_addressable", True)
 
 
 def _describe(value: Any) -> str:

@@ -1,1 +1,1 @@
-"""Everything worth measuring on an accelerator, in one program that can be stopped and goes on."""
+"""Everything worth measuring on an accelerator, piece by piece."""

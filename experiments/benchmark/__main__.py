@@ -5,7 +5,7 @@ python -m experiments.benchmark --output=results/benchmark-cpu --minutes=19.5
 Every implementation takes the same batches from the same parameters; they are timed in turn, round
 by round, so that a busy moment of the machine meets all of them. If an implementation fails or runs
 out of time, its row says why. Writes OUTPUT.json, OUTPUT.md and, if both frameworks ran,
-OUTPUT.png; with --sweep also OUTPUT-growth.png, the step time over b.
+OUTPUT.png.
 """
 
 import gc
@@ -18,9 +18,8 @@ import jax
 from absl import flags
 
 from experiments import programs
-from experiments.benchmark import implementations, ours, report
-from experiments.benchmark.setting import PRECISIONS, RESNET, relative_time, settings
-from l2rw_jax.training import ConfigError
+from experiments.benchmark import implementations, report
+from experiments.benchmark.setting import PRECISIONS, relative_time, settings
 from l2rw_jax.training import workdir as files
 
 MODELS = flags.DEFINE_list("models", None, "Only the settings of these models.")
@@ -30,7 +29,6 @@ REPEATS = flags.DEFINE_integer(
 MINUTES = flags.DEFINE_float("minutes", 19.5, "Time to spend in all, about.")
 DEVICE = flags.DEFINE_enum("device", "auto", ["auto", "cpu", "gpu"], "Where to compute.")
 PRECISION = flags.DEFINE_list("precisions", ["float32"], "float32, tf32 (GPU), bfloat16.")
-SWEEP = flags.DEFINE_bool("sweep", False, "Also ResNet-32 with b = m from 25 to 1600.")
 SMOKE = flags.DEFINE_bool("smoke", False, "A tiny network: only whether it all works.")
 ONLY = flags.DEFINE_list(
     "only",
@@ -66,19 +64,15 @@ def main():
         table = f"{report.ratio_table(rows)}\n\n{report.table(rows)}"
         files.write_text(f"{output}.md", table + "\n")
         report.plot(rows, f"{output}.png", title=about["device"])
-    if SWEEP.value:
-        report.plot_growth(rows, f"{output}-growth.png", title=about["device"])
     print(table)
 
 
 def choose_settings(device):
     """The settings that the flags ask for."""
     precisions = programs.choose("--precisions", PRECISION.value, PRECISIONS[device])
-    every = settings(device, precisions, sweep=SWEEP.value, smoke=SMOKE.value)
+    every = settings(device, precisions, smoke=SMOKE.value)
     known = dict.fromkeys(setting.model for setting in every)
     models = programs.choose("--models", MODELS.value, known)
-    if SWEEP.value and RESNET.model not in models:
-        raise ConfigError(f"--sweep: is of {RESNET.model}, which --models or --smoke leaves out.")
     return [setting for setting in every if setting.model in models]
 
 
@@ -95,7 +89,6 @@ def choose_makers(device):
 
 def _release():
     """Frees what the last setting held on the device, and compiled steps."""
-    ours.compiled_step.cache_clear()
     gc.collect()
     if "torch" in sys.modules:
         sys.modules["torch"].compiler.reset()

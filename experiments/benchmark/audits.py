@@ -1,4 +1,4 @@
-"""Label audits that are compared: ours and cleanlab's, each with the same rows, and their figures.
+"""Label audits that are compared: ours and cleanlab's, each with the same rows, and their metrics.
 
 Their program is ``label_audit``.
 """
@@ -27,12 +27,12 @@ from l2rw_jax.reports import mean_interval, to_markdown
 from l2rw_jax.reports.figures import COLORS, write
 
 SCORED = ("AUROC", "average precision", "F1")
-FIGURES = (*SCORED, "precision", "recall", "test accuracy", "pruned accuracy", "seconds", "GB")
+METRICS = (*SCORED, "precision", "recall", "test accuracy", "pruned accuracy", "seconds", "GB")
 DIGITS = {"seconds": 0, "GB": 1}  # digits behind the point; 3 elsewhere
 
 
 class Task(NamedTuple):
-    """What a seed's audits get; ``true`` and ``given`` of untrusted rows are for the figures."""
+    """What a seed's audits get; ``true`` and ``given`` of untrusted rows are for the metrics."""
 
     features: np.ndarray  # [n, d]
     given: np.ndarray  # [n] labels as they came
@@ -60,7 +60,7 @@ Audit = Callable[[Task, int, int | None], Found]  # of a task, a seed and the st
 
 
 def default_output(name: str, check: bool) -> str:
-    """Where figures of the data of that name go: another place for each kind of comparison.
+    """Where the tables of the data of that name go: another place for each kind of comparison.
 
     >>> default_output("digits", False), default_output("npz:data/human.npz", True)
     ('results/label-audit-digits', 'results/label-audit-human-check')
@@ -166,8 +166,8 @@ def pruned_accuracy(task: Task, flagged: np.ndarray, seed: int, steps: int | Non
     return float(np.mean(model.predict(task.test_features) == task.test_labels))
 
 
-def figures(task: Task, found: Found, pruned: float | None) -> Iterator[dict[str, Any]]:
-    """The figures over the rows that are not trusted, for each of the scores."""
+def rows(task: Task, found: Found, pruned: float | None) -> Iterator[dict[str, Any]]:
+    """The metrics over the rows that are not trusted, for each of the scores."""
     rest = ~task.trusted
     wrong, flagged = (task.given != task.true)[rest], found.flagged[rest]
     accuracy = float(np.mean(found.predicted == task.test_labels))
@@ -176,7 +176,7 @@ def figures(task: Task, found: Found, pruned: float | None) -> Iterator[dict[str
     for name, score in found.scores.items():
         others = precision, recall, accuracy, pruned, found.seconds, found.gigabytes
         values = (*ranking(wrong, score[rest]), *others)
-        yield {"audit": name} | dict(zip(FIGURES, values, strict=True))
+        yield {"audit": name} | dict(zip(METRICS, values, strict=True))
 
 
 def ranking(wrong: np.ndarray, score: np.ndarray) -> tuple[float, float, float]:
@@ -186,7 +186,7 @@ def ranking(wrong: np.ndarray, score: np.ndarray) -> tuple[float, float, float]:
     return float(auroc(wrong, -score)), float(average(wrong, -score)), float(f1)
 
 
-def table(rows: list[dict[str, Any]], names: Sequence[str] = FIGURES) -> str:
+def table(rows: list[dict[str, Any]], names: Sequence[str] = METRICS) -> str:
     """Mean and 95 % interval over the seeds, a line an audit, as Markdown."""
     lines = []
     for audit in dict.fromkeys(row["audit"] for row in rows):
@@ -206,7 +206,7 @@ def plot(rows: list[dict[str, Any]], path: str) -> None:
     mine = [row for row in rows if row["audit"].startswith("ours")]
     others = [row for row in rows if not row["audit"].startswith("ours")]
     better = bool(others) and all(
-        min(row[figure] for row in mine) > max(row[figure] for row in others) for figure in SCORED
+        min(row[name] for row in mine) > max(row[name] for row in others) for name in SCORED
     )
     figure, panels = plt.subplots(1, len(SCORED), figsize=(9, 2.8), sharey=True)
     for axes, column in zip(panels, SCORED, strict=True):

@@ -25,9 +25,9 @@ def makers(device):
     def mine(form):
         return functools.partial(prepare, functools.partial(ours.prepare, form=form))
 
-    def torch(form, **options):
+    def torch(form, compiled=False):
         return functools.partial(
-            prepare, functools.partial(prepare_torch, device=device, form=form, **options)
+            prepare, functools.partial(prepare_torch, device=device, form=form, compiled=compiled)
         )
 
     made: dict = {f"ours {form}": mine(form) for form in ("plain", "l2rw forward")}
@@ -37,21 +37,12 @@ def makers(device):
     for form, counterpart in (("evidence", "evidence"), ("l2rw head", "head")):
         made[f"ours {form}"] = mine(form)
         made[f"torch {counterpart}"] = torch(counterpart)
-    made["ours l2rw every 4th"] = mine("l2rw every 4th")
-    made["torch every 4th"] = torch("forward_ad_separate", every=4)
     made["ours mwnet"] = mine("mwnet")
     made |= {f"torch {form}": torch(form) for form in ("mwnet_forward_ad", "mwnet_create_graph")}
     made["ours l2rw reverse"] = mine("l2rw reverse")
     for form in ("plain", "create_graph", "forward_ad_shared"):
         made[f"torch {form}, compiled"] = torch(form, compiled=True)
-    made |= {f"torch {form}": torch(form) for form in ("forward_ad_shared", "higher", "torchopt")}
-    if device == "gpu":
-        for form in ("plain", "forward_ad_separate", "create_graph"):
-            made[f"torch {form}, CUDA graph"] = torch(form, graph=True)
-        made["torch forward_ad_shared, compiled, CUDA graph"] = torch(
-            "forward_ad_shared", compiled=True, graph=True
-        )
-    return made
+    return made | {f"torch {form}": torch(form) for form in ("forward_ad_shared", "higher")}
 
 
 def prepare(make, setting):
@@ -75,19 +66,20 @@ def prepare(make, setting):
         count = max(1, round(TURN / seconds))
         return seconds
 
-    return timing.Ready(turn, about | made.analysis, made.steps, made.measure_memory)
+    return timing.Ready(turn, about | made.analysis, measure_memory=made.measure_memory)
 
 
-def prepare_torch(setting, device, form, **options):
+def prepare_torch(setting, device, form, *, compiled=False):
     """The same step by PyTorch, from the same parameters on the same batches."""
     from experiments.benchmark.torch_baseline import prepare  # without PyTorch this is a row
 
     _, params, model_state = ours.initial(setting, weighting=form.startswith("mwnet"))
     kind = "cuda" if device == "gpu" else "cpu"
-    step, memory = prepare.prepare(
-        setting, kind, form, params, model_state, examples(setting), **options
+    return ours.Prepared(
+        *prepare.prepare(
+            setting, kind, form, params, model_state, examples(setting), compiled=compiled
+        )
     )
-    return ours.Prepared(step, memory, steps=options.get("every", 1))
 
 
 def measure(setting, makers, *, repeats, seconds, memory=True):
@@ -101,7 +93,7 @@ def measure(setting, makers, *, repeats, seconds, memory=True):
       memory: whether to measure PyTorch's memory, each step's in a process of its own.
 
     Returns:
-      Dicts; those of implementations that did not run have ``error`` and no figures.
+      Dicts; those of implementations that did not run have ``error`` and no times.
     """
     if setting.clean_batch == setting.batch:
         makers = {name: makers[name] for name in EQUAL if name in makers} or makers

@@ -7,7 +7,7 @@ python -m experiments.benchmark.label_audit --data=npz:human.npz --check=100 --s
 
 An .npz holds given_labels besides what ``l2rw_jax.data.load`` reads; digits get 40 % uniform noise.
 The trusted rows get their true labels first ("both labels": the audit gets these and the given
-ones), and no figure counts them. F1 is that of as many rows as are wrong, lowest scores first;
+ones), and no metric counts them. F1 is that of as many rows as are wrong, lowest scores first;
 precision and recall are those of the flagged rows. "Test accuracy" is that of the audit's own
 model; "pruned accuracy" that of one network, trained plainly on what the audit does not flag.
 Every audit runs in a process of its own; GB is the peak memory of that.
@@ -48,7 +48,7 @@ CONTROL = flags.DEFINE_bool("control", False, "With --check: also with rows not 
 WORKERS = flags.DEFINE_integer("workers", 2, "Processes, with --check.", 1)
 SEEDS = flags.DEFINE_integer("seeds", 3, "Seeds of trusted rows, networks, folds, noise.", 1)
 STEPS = flags.DEFINE_integer("steps", None, "Of a network; by default the classifier's choice.", 1)
-NOTE = flags.DEFINE_string("note", "", "What a reader of the figures should know.")
+NOTE = flags.DEFINE_string("note", "", "What a reader of the tables should know.")
 
 
 def read() -> data.Dataset:
@@ -81,7 +81,7 @@ def compare(dataset: data.Dataset, content: dict[str, Any]) -> None:
         for audit in audits.AUDITS:
             found = audits.alone(audit, task, seed, STEPS.value)
             pruned = audits.pruned_accuracy(task, found.flagged, seed, STEPS.value)
-            rows = [{"seed": seed} | row for row in audits.figures(task, found, pruned)]
+            rows = [{"seed": seed} | row for row in audits.rows(task, found, pruned)]
             write(content, rows, audits.table)
     audits.plot(content["rows"], f"{output()}.png")
 

@@ -18,7 +18,7 @@ from absl import flags
 from sklearn.datasets import load_digits
 
 from experiments import programs
-from l2rw_jax import example_scores, example_weights, reweighted_value_and_grad
+from l2rw_jax import example_scores, example_weights, l2rw, reweighted_value_and_grad
 from l2rw_jax.models import create_model
 from l2rw_jax.reports import mean_interval, to_markdown
 from l2rw_jax.training import workdir as files
@@ -149,7 +149,7 @@ def costs(name: str, m: int) -> list[dict[str, Any]]:
     def compiled(**options: Any) -> Any:
         def step(params: Any, state: Any, batch: Any, clean: Any) -> Any:
             if options:
-                fn = reweighted_value_and_grad(losses, lambda p, x: losses(p, x).mean(), **options)
+                fn = reweighted_value_and_grad(losses, losses, weighting=l2rw(**options))
                 _, grads = fn(params, batch, clean)
             else:
                 grads = jax.grad(lambda p: losses(p, batch).mean())(params)
@@ -170,7 +170,7 @@ def costs(name: str, m: int) -> list[dict[str, Any]]:
     found = []
     for mode in ("forward", "finite_difference", "reverse"):
         for moves, mask in (("all", None), ("head", head)):
-            more, held = both(compiled(mode=mode, lookahead_mask=mask))
+            more, held = both(compiled(mode=mode, mask=mask))
             row = {"network": name, "m": m, "mode": mode, "moves": moves}
             found.append(row | {"operations": more / flops, "memory": held / memory})
     return found

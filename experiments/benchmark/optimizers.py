@@ -204,7 +204,7 @@ REASONS = {
     "unexpected keyword argument": "does not take the losses",
     "is not finite": "NaN",
     "vanishes": "zero",
-    "more than gradients, state and parameters": "needs extra arguments",
+    "cannot be taken": "needs extra arguments",
     "MaskedNode": "hides parameters from the losses",
     "string indexing": "flattens the parameters of the losses",
 }
@@ -220,7 +220,7 @@ def row(name: str) -> Row:
     if takes_optimizer(name):
         around = descends(build(name, optax.chain(l2rw_jax.reweight(), SGD), partial=True))
     try:
-        l2rw_jax.reweight(l2rw(tx)).init(problem().params)
+        l2rw_jax.reweight(l2rw_jax.l2rw(tx)).init(problem().params)
         inner = "yes"
     except Exception as error:
         inner = f"no: {reason(error)}"

@@ -10,25 +10,26 @@ import optax
 
 from experiments.benchmark.setting import examples
 from l2rw_jax import losses
-from l2rw_jax.methods import get_method
+from l2rw_jax.gradients import reweighted_value_and_grad
+from l2rw_jax.methods import StepInfo, get_method, output_layer
 from l2rw_jax.models import create_model
 from l2rw_jax.training.optimizers import kernels
+from l2rw_jax.training.state import split_weighting
+from l2rw_jax.weightings import Weighting, l2rw
 
 
 class Prepared(NamedTuple):
     """An implementation that is ready to be timed.
 
     Attributes:
-      step: takes ``steps`` synchronised steps and returns the last one's loss.
+      step: takes a step, waits for it, and returns the loss.
       measure_memory: returns fields of the row; None where there is no way to measure.
       analysis: fields that the compiler knows.
-      steps: training steps that ``step`` takes.
     """
 
     step: Callable[[], float]
     measure_memory: Callable[[], dict] | None = None
     analysis: dict[str, Any] = {}  # noqa: RUF012 - a NamedTuple's default, never written to
-    steps: int = 1
 
 
 def _model(setting):
@@ -54,12 +55,13 @@ def initial(setting, *, weighting=False):
     return model, params, model_state
 
 
-def plain(losses_fn):
+def plain(losses_fn, rate):
     """Ordinary training: the gradient of the mean loss."""
+    del rate
 
     def mean_loss(params, batch):
         values, aux = losses_fn(params, batch)
-        return values.mean(), aux["model_state"]
+        return values.mean(), aux
 
     def gradient(params, batch, clean):
         del clean
@@ -68,51 +70,49 @@ def plain(losses_fn):
     return gradient
 
 
-def method(losses_fn, name, **options):
-    """The gradient of one of the library's methods."""
-    value_and_grad = get_method(name).value_and_grad(
-        losses_fn, lambda *args: losses_fn(*args)[0].mean(), rng=jax.random.key(0), **options
+def weighted(losses_fn, rate, weighting_at: Callable[[float], Weighting]):
+    """The gradient by one of the library's weightings."""
+    value_and_grad = reweighted_value_and_grad(
+        losses_fn, lambda *args: losses_fn(*args)[0], weighting=weighting_at(rate), has_aux=True
     )
 
     def gradient(params, batch, clean):
-        (loss, (*_, aux)), grads = value_and_grad(params, batch, clean)
-        return (loss, aux["model_state"]), grads
+        learned = "weighting" in params
+        params = split_weighting(params) if learned else params
+        (loss, aux), grads = value_and_grad(params, batch, clean)
+        return (loss, aux.aux), grads[0] | {"weighting": grads[1]} if learned else grads
 
     return gradient
 
 
-def _last_layer(params):
-    return {layer: layer == "output" for layer in params}
+def by_method(name):
+    """``rate -> weighting`` of one of the library's methods."""
+    nothing = jnp.zeros(0)
+    return lambda rate: get_method(name).weighting(
+        StepInfo(jax.random.key(0), jnp.asarray(rate), nothing, nothing)
+    )
 
 
 FORMS: dict[str, Callable[..., Any]] = {
     "plain": plain,
-    "l2rw forward": functools.partial(method, name="l2rw"),
-    "l2rw reverse": functools.partial(method, name="l2rw", mode="reverse"),
-    "l2rw head": functools.partial(method, name="l2rw", lookahead_mask=_last_layer),
-    "evidence": functools.partial(method, name="evidence"),
-    "mwnet": functools.partial(method, name="mwnet"),
+    "l2rw forward": functools.partial(weighted, weighting_at=by_method("l2rw")),
+    "l2rw reverse": functools.partial(weighted, weighting_at=lambda rate: l2rw(mode="reverse")),
+    "l2rw head": functools.partial(weighted, weighting_at=lambda rate: l2rw(mask=output_layer)),
+    "evidence": functools.partial(weighted, weighting_at=by_method("evidence")),
+    "mwnet": functools.partial(weighted, weighting_at=by_method("mwnet")),
 }
 
 
 def prepare(setting, form):
-    """Compiled steps of a form in ``FORMS``; or ``"l2rw every 4th"``: one that scores, then three
-    plain ones, which is what a step costs whose weights are kept. It takes the compiled steps of
-    those two rows.
-    """
-    cycle = [form]
-    if form == "l2rw every 4th":
-        cycle = ["l2rw forward", "plain", "plain", "plain"]
-    state, arrays = _state(setting, form), batches(setting)
-    compiled = {each: compiled_step(setting, each) for each in cycle}
+    """A compiled step of a form in ``FORMS``."""
+    state, arrays, compiled = _state(setting, form), batches(setting), compile_step(setting, form)
 
     def run():
         nonlocal state
-        for each in cycle:
-            state, loss = jax.block_until_ready(compiled[each](state, *arrays))
+        state, loss = jax.block_until_ready(compiled(state, *arrays))
         return float(loss)
 
-    return Prepared(run, analysis=analyse(compiled[cycle[0]]), steps=len(cycle))
+    return Prepared(run, analysis=analyse(compiled))
 
 
 def _optimizer(setting):
@@ -128,8 +128,7 @@ def _state(setting, form):
     return params, model_state, _optimizer(setting).init(params), jax.random.key(0)
 
 
-@functools.cache
-def compiled_step(setting, form):
+def compile_step(setting, form):
     """One compiled step, ``(state, batch, clean) -> (state, loss)``; donates its state."""
     model, tx = _model(setting), _optimizer(setting)
 
@@ -138,14 +137,17 @@ def compiled_step(setting, form):
         key, batch_key, clean_key = jax.random.split(key, 3)
 
         def losses_fn(params, batch):
-            (logits, features), new_state = model.apply(
-                params, model_state, batch["x"], train=True, rng=batch["rng"], with_features=True
+            logits, new_state = model.apply(
+                params, model_state, batch["x"], train=True, rng=batch["rng"]
             )
-            aux = {"logits": logits, "features": features, "model_state": new_state}
+            aux = {"model_state": new_state}
             return losses.cross_entropy(logits, batch["label"]), aux
 
-        batch = batch | {"rng": batch_key, "learning_rate": setting.rate}
-        (loss, new_state), grads = FORMS[form](losses_fn)(params, batch, clean | {"rng": clean_key})
+        gradient = FORMS[form](losses_fn, setting.rate)
+        (loss, aux), grads = gradient(
+            params, batch | {"rng": batch_key}, clean | {"rng": clean_key}
+        )
+        new_state = aux["model_state"]
         updates, opt_state = tx.update(grads, opt_state, params)
         return (optax.apply_updates(params, updates), new_state, opt_state, key), loss
 

@@ -10,7 +10,6 @@ METHODS = {  # of the table of ratios: ours, then PyTorch's; of several, the qui
     "plain": ("ours plain", "torch plain"),
     "l2rw": ("ours l2rw forward", "torch forward_ad_separate", "torch create_graph"),
     "l2rw, double backward": ("ours l2rw reverse", "torch create_graph"),
-    "l2rw every 4th step": ("ours l2rw every 4th", "torch every 4th"),
     "l2rw, last layer": ("ours l2rw head", "torch head"),
     "evidence": ("ours evidence", "torch evidence"),
     "mwnet": ("ours mwnet", "torch mwnet_forward_ad", "torch mwnet_create_graph"),
@@ -21,7 +20,6 @@ COUNTERPARTS = {
     "torch plain": "ours plain",
     "torch evidence": "ours evidence",
     "torch head": "ours l2rw head",
-    "torch every 4th": "ours l2rw every 4th",
     "torch mwnet_forward_ad": "ours mwnet",
     "torch mwnet_create_graph": "ours mwnet",
 }
@@ -70,7 +68,7 @@ def ratio_table(rows):
     >>> rows = [row | {"implementation": "ours plain", "median_ms": 50.0}]
     >>> rows.append(row | {"implementation": "ours evidence", "median_ms": 60.0, "over_plain": 1.2})
     >>> print(ratio_table(rows).splitlines()[-1])
-    | lenet | 100 | 10 | 50 / - ms | - | - | - | - | 1.20 / - | - |
+    | lenet | 100 | 10 | 50 / - ms | - | - | - | 1.20 / - | - |
     """
     found: dict = {}
     for row in rows:
@@ -180,27 +178,5 @@ def plot(rows, path, *, title):
         "Reweighting multiplies a plain step by less here\n"
         f"than in PyTorch in {less} of {len(every)} pairs"
     )
-    write(figure, path, dpi=120)
-    plt.close(figure)
-
-
-def plot_growth(rows, path, *, title):
-    """Step time over b where m = b, a line an implementation, on logarithmic axes."""
-    lines: dict = {}
-    for row in rows:
-        if row["batch"] == row["clean_batch"] and row.get("median_ms"):
-            name = f"{row['model']}, {row['implementation']}, {row['precision']}"
-            lines.setdefault(name, []).append(row)
-    figure, axes = plt.subplots(figsize=(8, 5), layout="constrained")
-    for name, line in lines.items():
-        line = sorted(line, key=lambda row: row["batch"])
-        if len(line) > 1:
-            style = "-" if "ours" in name else "--"
-            x, y = ([row[field] for row in line] for field in ("batch", "median_ms"))
-            axes.plot(x, y, style, marker="o", markersize=4, label=name)
-    axes.set(xscale="log", yscale="log", xlabel="b = m", ylabel="ms a step", title=title)
-    axes.grid(alpha=0.25, which="both")
-    if axes.lines:
-        axes.legend(frameon=False, fontsize="small")
     write(figure, path, dpi=120)
     plt.close(figure)

@@ -78,7 +78,7 @@ def _found(name: str, scores: np.ndarray, model: Any, task: Task) -> Found:
 
 
 def row(before: Round, name: str, found: Found, *, known: bool) -> dict[str, Any]:
-    """An audit's figures over the rows that are not suggested; "all rows" has these too.
+    """An audit's metrics over the rows that are not suggested; "all rows" has these too.
 
     There, if they are ``known``, a wrong one comes first and a right one last.
     """
@@ -92,7 +92,7 @@ def row(before: Round, name: str, found: Found, *, known: bool) -> dict[str, Any
 
 
 def differences(rows: list[dict[str, Any]]) -> Iterator[tuple[str, str, list[float]]]:
-    """Of each later audit and figure: what it has more than the first one of the same seed."""
+    """Of each later audit and metric: what it has more than the first one of the same seed."""
     before = {row["seed"]: row for row in rows if row["audit"] == FIRST}
     for name in (CHECKED, STEERED, UNCHECKED):
         later = [row for row in rows if row["audit"] == name and row["seed"] in before]

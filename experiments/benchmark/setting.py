@@ -28,15 +28,12 @@ PRECISIONS = {"cpu": ("float32", "bfloat16"), "gpu": ("float32", "tf32", "bfloat
 WIDE = {"cpu": "wrn-10-2", "gpu": "wrn-28-10"}
 
 
-def settings(device, precisions, *, sweep=False, smoke=False):
+def settings(device, precisions, *, smoke=False):
     """The settings to run on ``cpu`` or ``gpu``."""
     wide = RESNET._replace(model=WIDE[device], dropout=0.3)
     # The quickest first: what they leave of their time goes to the others.
     chosen = [MLP, LENET, wide, RESNET, VIT]
     chosen += [each._replace(clean_batch=each.batch) for each in chosen]
-    if sweep:
-        sizes = (25, 50, 200, 400, 800, 1600)
-        chosen += [RESNET._replace(batch=size, clean_batch=size) for size in sizes]
     if smoke:
         chosen = [MLP._replace(model="mlp-8", image_shape=(4, 4, 1), batch=4, clean_batch=2)]
     return [setting._replace(precision=name) for name in precisions for setting in chosen]

@@ -58,7 +58,7 @@ def report(results, curves, output):
     """Writes the table, the JSON file and the figure; returns the table."""
     config = cli.CONFIG.value
     summary = reports.summarize(results, KEYS)
-    table = reports.markdown_table(summary, KEYS)
+    table = reports.to_markdown(*reports.table(summary, KEYS))
     files.write_text(f"{output}.md", table + "\n")
     about = programs.about("benchmark.side_by_side") | {
         "config": config.to_dict(),
@@ -66,7 +66,8 @@ def report(results, curves, output):
         "versions": results[-1]["versions"],
     }
     found = {"keys": KEYS, "differences": differences(results), "summary": summary}
-    files.write_json(f"{output}.json", about | found | {"runs": results})
+    runs = [programs.differences(result, about) for result in results]
+    files.write_json(f"{output}.json", about | found | {"runs": runs})
     reports.plot_curves(curves, f"{output}.png", title=f"{config.dataset}, {config.model}")
     return table
 

@@ -11,6 +11,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from l2rw_jax._messages import reason
+
 LEAST = 5  # rounds that quartiles need
 
 
@@ -90,7 +92,7 @@ def measure(makers, *, seconds, least=LEAST, most=None, reserve=0.0):
 
 
 def _measure_memory(measure_memory, in_time):
-    """The memory's fields; where there is no figure they say why."""
+    """The memory's fields; where it was not measured they say why."""
     if not in_time:
         return {"memory_kind": "not measured: out of time (--minutes)"}
     try:
@@ -101,5 +103,5 @@ def _measure_memory(measure_memory, in_time):
 
 def one_line(error):
     """The kind of an error and its first line."""
-    text = str(error).strip() or "no message"
-    return f"{type(error).__name__}: {text.splitlines()[0]}"[:300]
+    text = reason(error) if str(error).strip() else "no message"
+    return f"{type(error).__name__}: {text}"[:300]

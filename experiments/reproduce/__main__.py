@@ -17,8 +17,8 @@ import jax
 from absl import flags
 
 from experiments import cli, programs
-from experiments.reproduce import execute, report
-from experiments.reproduce.plan import make_plan
+from experiments.reproduce import report
+from experiments.reproduce.plan import describe, make_plan, train
 from experiments.reproduce.scales import SCALES
 from experiments.reproduce.targets import TARGETS
 from l2rw_jax.training import ConfigError, RunError, resolve
@@ -58,7 +58,7 @@ def main():
         )
     done = report.finished(plan, workdir)  # refuses a folder that holds something else
     if DRY_RUN.value:
-        print(execute.describe(plan, workdir, done))
+        print(describe(plan, workdir, done))
     todo = {
         cell.column.label: folder
         for cell in plan.cells
@@ -74,7 +74,7 @@ def main():
         output = f"results/{plan.target}-{plan.scale}-{device_name()}"
     programs.prepare_output("reproduce", output, ".png")
     cli.create_folder(workdir, "--workdir")
-    failed = execute.train(plan, workdir, plan.groups[shard::shards])
+    failed = train(plan, workdir, plan.groups[shard::shards])
     if shards > 1:
         print("this shard is done; the command without --shard reports, when all are")
     elif jax.process_index() == 0 and (report.finished(plan, workdir) or not failed):

@@ -1,26 +1,10 @@
-"""Draws README's picture: accuracy before and after, from results/human-trusted-cpu.json.
-
-python -m experiments.reproduce.before_after --picture=results/before-after.png
-"""
-
-import json
-import os
-from pathlib import Path
+"""README's picture: accuracy before and after reweighting, from the report of --target=human."""
 
 import matplotlib.pyplot as plt
 import numpy as np
-from absl import flags
 
-from experiments import programs
 from l2rw_jax.reports import mean_interval
 from l2rw_jax.reports.figures import COLORS, write
-from l2rw_jax.training import ConfigError
-
-INPUT = flags.DEFINE_string(
-    "input", "results/human-trusted-cpu.json", "The report of --target=human."
-)
-PICTURE = "results/before-after.png"  # of this repository
-OUTPUT = flags.DEFINE_string("picture", PICTURE, "The PNG to write.")
 
 # What a reader sees for each column of the report, from top to bottom.
 ROWS = {
@@ -42,31 +26,10 @@ CAPTION = (
 )
 
 
-def main():
-    """Reads the report and draws."""
-    if OUTPUT.value != PICTURE and os.path.lexists(OUTPUT.value):
-        raise ConfigError(f"--picture={OUTPUT.value}: exists; give a new file's name.")
-    try:
-        report = json.loads(Path(INPUT.value).read_text())
-        values = {
-            (entry["row"], entry["column"]): entry["last"]["values"] for entry in report["summary"]
-        }
-        points = {name: tuple(values[row, name] for row in MARKERS) for name in ROWS}
-        counts = {len(each) for row in points.values() for each in row}
-        if len(counts) != 1 or min(counts) < 2:
-            raise ValueError("all rows need the same seeds, two or more")
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise ConfigError(
-            f"--input={INPUT.value}: {error}; takes what python -m experiments.reproduce "
-            "--target=human writes."
-        ) from error
-    try:
-        draw(points, OUTPUT.value)
-    except (OSError, ValueError) as error:  # no such folder, no such format
-        raise ConfigError(
-            f"--picture={OUTPUT.value}: {error}; give a .png's name in a folder that exists."
-        ) from error
-    print(f"{OUTPUT.value}: {len(points)} rows from {INPUT.value}")
+def points(stored):
+    """``{column: (trusted alone, before, after)}``, each the seeds' accuracies in percent."""
+    last = {(entry["row"], entry["column"]): entry["last"]["values"] for entry in stored["summary"]}
+    return {column: tuple(last[row, column] for row in MARKERS) for column in ROWS}
 
 
 def gain(before, after):
@@ -86,13 +49,7 @@ def title(points):
 
 
 def draw(points, path):
-    """A line for each noise, from the accuracy of ordinary training to that of reweighting.
-
-    Args:
-      points: ``{column: (trusted alone, before, after)}``, each a list of the seeds' accuracies in
-        percent.
-      path: the PNG to write.
-    """
+    """A line for each noise, from the accuracy of ordinary training to that of reweighting."""
     # Small and with large type: on a phone it is shown at 340 pixels.
     figure, axes = plt.subplots(figsize=(4.8, 4.4), layout="constrained")
     places = range(len(points))
@@ -123,7 +80,3 @@ def draw(points, path):
     figure.supxlabel(caption, fontsize=9.5, x=0.01, ha="left", color="#555555")
     write(figure, path, dpi=180)
     plt.close(figure)
-
-
-if __name__ == "__main__":
-    programs.run(main)

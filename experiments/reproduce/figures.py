@@ -49,9 +49,9 @@ def _memorised(curves):
 def _best(summary, column, error):
     """The best rows of a column, or that several are level."""
     last = {e["row"]: e["last"] for e in summary if e["column"] == column and e["seeds"]}
-    figures = {row: (figure["mean"], figure["ci95"]) for row, figure in last.items()}
+    means = {row: (value["mean"], value["ci95"]) for row, value in last.items()}
     alone = "has the lowest error" if error else "is highest"
-    return f"{who_leads(figures, alone, lowest=error)} at {column}"
+    return f"{who_leads(means, alone, lowest=error)} at {column}"
 
 
 @styled

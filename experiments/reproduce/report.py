@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
+from experiments import programs
 from experiments.reproduce.figures import draw
 from experiments.reproduce.scales import SCALES
 from experiments.reproduce.targets import TARGETS
@@ -43,11 +44,33 @@ def write(plan, workdir, output, command, note="", failed=()):
     ]
     curves = _curves(plan, workdir, done) if len(target.metrics) > 1 else {}
     stored = {"target": plan.target, "scale": plan.scale, "command": command, "note": note}
-    stored |= {"summary": summary, "curves": curves, "failed": list(failed), "runs": runs}
-    files.write_json(f"{output}.json", stored | {"comparisons": beyond})
+    stored |= {"summary": summary, "curves": curves, "failed": list(failed)}
+    files.write_json(f"{output}.json", stored | {"comparisons": beyond} | say_once(runs))
     if done:
         draw(stored, f"{output}.png")
     return text
+
+
+def say_once(runs):
+    """The first run's config, device and versions, and ``runs`` with what differs from these alone.
+
+    What a run's config has of its own stands under the fields' dotted names.
+
+    >>> about = {"device": "cpu", "versions": {"jax": "0.12"}}
+    >>> runs = [about | {"config": {"noise": {"ratio": ratio}}} for ratio in (0.2, 0.4)]
+    >>> say_once(runs)["config"], say_once(runs)["runs"]
+    ({'noise': {'ratio': 0.2}}, [{'config': {}}, {'config': {'noise.ratio': 0.4}}])
+    """
+    if not runs:
+        return {"runs": []}
+    shared = {field: runs[0][field] for field in ("config", "device", "versions")}
+    config = files.flatten(shared["config"])
+    own = [
+        programs.differences(run, shared)
+        | {"config": programs.differences(files.flatten(run["config"]), config)}
+        for run in runs
+    ]
+    return shared | {"runs": own}
 
 
 def finished(plan, workdir):
@@ -238,11 +261,11 @@ def _interval(values):
     return {"values": values, "mean": mean, "ci95": ci95}
 
 
-def _cell(figure):
-    if figure["mean"] is None:
+def _cell(value):
+    if value["mean"] is None:
         return "-"
-    mean = f"{figure['mean']:.2f}"
-    return mean if figure["ci95"] is None else f"{mean} ± {figure['ci95']:.2f}"
+    mean = f"{value['mean']:.2f}"
+    return mean if value["ci95"] is None else f"{mean} ± {value['ci95']:.2f}"
 
 
 def _curves(plan, workdir, done):

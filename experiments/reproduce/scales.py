@@ -12,7 +12,7 @@ class Scale(NamedTuple):
       short: those of the shorter schedule besides, "+ ES".
       finetune_steps: steps on the clean set, "+ FT".
       variant: of the config file.
-      replicas: whether the seeds train side by side as one program, if they fit.
+      together: whether the seeds train side by side as one program, if they fit.
       seconds: measured seconds of a step, l2rw's and the others'; None: unknown.
       gigabytes: measured peak memory of a process; None: unknown.
       configs: the config files that its data can stand in for; none named: all.
@@ -24,7 +24,7 @@ class Scale(NamedTuple):
     short: dict[str, Any] = {}  # noqa: RUF012 - a NamedTuple's default, never written to
     finetune_steps: int = 0
     variant: str = ""
-    replicas: bool = False
+    together: bool = False
     seconds: dict[str, float] | None = None
     gigabytes: float | None = None
     configs: tuple[str, ...] = ()
@@ -85,14 +85,14 @@ _MNIST_MEASURED: dict[str, Any] = {
 SCALES = {
     "paper": {
         "imbalance": Scale(
-            10, {"log_every": 500, "eval_every": 500}, variant="paper", replicas=True
+            10, {"log_every": 500, "eval_every": 500}, variant="paper", together=True
         ),
-        "uniform": Scale(5, finetune_steps=5000, replicas=True),
+        "uniform": Scale(5, finetune_steps=5000, together=True),
         "background": Scale(
             5,
             short={"steps": 60_000, "boundaries": (40_000, 50_000)},
             finetune_steps=5000,
-            replicas=True,
+            together=True,
         ),
     },
     "cpu": {
@@ -115,7 +115,7 @@ SCALES = {
             seconds={"l2rw": 0.3, "other": 0.14},
             gigabytes=1.5,
         ),
-        "human": Scale(5, {"dataset": "npz:runs/human.npz"}, replicas=True),
+        "human": Scale(5, {"dataset": "npz:runs/human.npz"}, together=True),
         "lenet": Scale(3, _LENET),
     },
     "mnist": {
@@ -136,7 +136,7 @@ SCALES = {
         ),
     },
     "smoke": {
-        "imbalance": Scale(2, _SMOKE, variant="smoke", replicas=True),
+        "imbalance": Scale(2, _SMOKE, variant="smoke", together=True),
         "uniform": Scale(2, _SMOKE | {"dropout": 0.0}, finetune_steps=2, variant="smoke"),
         "background": Scale(2, _SMOKE, short={"steps": 4}, finetune_steps=2, variant="smoke"),
         "human": Scale(2, _SMOKE | {"clean_size": 50}, variant="smoke"),

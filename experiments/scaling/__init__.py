@@ -1,1 +1,1 @@
-"""A model of many devices, and measurements of the trainer's programs on this one."""
+"""What a step costs on many devices, and what the trainer's options cost."""

@@ -1,74 +1,63 @@
-"""A model of a reweighted step on 1 to 256 devices: arithmetic, not measured.
+"""What many devices and the trainer's options do to the time of a step.
 
-python -m experiments.scaling --output=results/scaling
+python -m experiments.scaling --output=results/scaling-cpu --minutes=8
 
-It adds this machine's steps from the benchmark's JSON file, and measures the rate of a matrix
-product as its peak. Writes OUTPUT.json, OUTPUT.md and OUTPUT.png.
+Three tables. Timed here: steps per call, seeds side by side, precision, streams and checkpoints.
+The settings of one comparison take turns, round by round, so that a busy moment of the machine
+meets all of them; ratios are of turns in the same round. Not timed: on virtual devices, losses are
+compared with one device's, and collectives are counted. Modelled, not measured: a step on 1 to 256
+accelerators. If a setting fails, its row says why. Writes OUTPUT.json, OUTPUT.md and OUTPUT.png.
 """
 
-import itertools
-import json
+import gc
+import time
 from pathlib import Path
 
+import jax
 from absl import flags
 
 from experiments import programs
-from experiments.scaling import model, report
-from l2rw_jax.training import ConfigError
+from experiments.scaling import model, options, report, virtual_devices
 from l2rw_jax.training import workdir as files
 
-OUTPUT = flags.DEFINE_string("output", "results/scaling", "Start of the names of what is written.")
-BENCHMARK = flags.DEFINE_string("benchmark", "results/benchmark-cpu.json", "Measured steps.")
-
-SHOWN = (1, 8, 64, 256)  # devices in the table; the JSON file has all
+MINUTES = flags.DEFINE_float("minutes", 8.0, "Time to spend in all, about.")
+SMOKE = flags.DEFINE_bool("smoke", False, "Tiny sizes: only whether all of it works.")
+OUTPUT = flags.DEFINE_string(
+    "output", None, "Start of the names of what is written; results/scaling-DEVICE by default."
+)
 
 
 def main():
-    """Writes the JSON file, the tables and the figure."""
-    steps = read_steps(BENCHMARK.value)
-    programs.prepare_output("scaling", OUTPUT.value, ".png")
-    networks = {name: model.network(name) for name in ("resnet-32", "wrn-28-10")}
-    settings = itertools.product(networks.items(), model.HARDWARE, model.DEVICES)
-    rows = [model.modelled_row(name, size, kind, n) for (name, size), kind, n in settings]
-    peak = report.matmul_gigaflop_per_second()
-    measured = [model.measured_row(step, peak) for step in steps]
-    hardware = {k: h._replace(tiers=h.tiers(256))._asdict() for k, h in model.HARDWARE.items()}
-    content = programs.about("scaling") | {
-        "hardware": hardware,
-        "assumed_shares": model.SHARE,
-        "networks": {name: size._asdict() for name, size in networks.items()},
-        "rows": rows,
-        "matmul_gigaflop_per_second": peak,
-        "measured": measured,
-    }
-    files.write_json(f"{OUTPUT.value}.json", content)
-    shown = [row for row in rows if row["devices"] in SHOWN]
-    tables = [report.table(shown, report.MODELLED), report.table(measured, report.MEASURED)]
-    text = "\n\n".join(tables) + "\n"
-    files.write_text(f"{OUTPUT.value}.md", text)
-    title = f"A model, not measured: {model.BATCH} examples a device"
-    report.plot(rows, f"{OUTPUT.value}.png", title=title)
-    print(text)
+    """Models and measures, and writes after each comparison: what is cut off keeps its rows."""
+    seconds = programs.seconds(MINUTES.value)
+    gpu = programs.platform() == "gpu"
+    output = programs.output_of("scaling", OUTPUT.value, "scaling", ".png")
+    smoke, rounds = SMOKE.value, {}
+    networks, models, counts = model.NETWORKS, ["mlp-256-256", "resnet-8"], [1, 2, 4, 8]
+    if smoke:
+        networks, models, counts, rounds = ["resnet-8"], ["mlp-8"], [1, 2], {"least": 1, "most": 1}
+    content: dict = programs.about("scaling") | {"rows": [], "devices": []}
+    content["model"] = model.table(networks)
+    report.plot(content["model"]["rows"], f"{output}.png")
 
+    def write():
+        files.write_json(f"{output}.json", content)
+        files.write_text(f"{output}.md", report.tables(content))
 
-def read_steps(path):
-    """The benchmark's rows of our steps that ran."""
-    try:
-        rows = json.loads(Path(path).read_text())["rows"]
-        steps = [
-            row
-            for row in rows
-            if row["implementation"] in model.CLEAN_AND_TRAIN and not row["error"] and row["flops"]
-        ]
-    except (OSError, ValueError, TypeError, KeyError) as error:
-        reason = f"{type(error).__name__}: {error}"
-        raise ConfigError(
-            f"--benchmark: got {path}; takes the JSON file of experiments.benchmark ({reason})."
-        ) from error
-    if not steps:
-        raise ConfigError(f"--benchmark: got {path}; takes one that has a step of ours.")
-    return steps
+    end = time.perf_counter() + seconds
+    content["devices"] = virtual_devices.measure(models, counts)
+    write()
+    chosen = options.comparisons(gpu=gpu, smoke=smoke)
+    for left, ((name, network), makers) in zip(
+        range(len(chosen), 0, -1), chosen.items(), strict=True
+    ):
+        share = (end - time.perf_counter()) / left
+        content["rows"] += options.measure(name, network, makers, seconds=share, **rounds)
+        gc.collect()  # what the comparison held on the device
+        write()
+    print(Path(f"{output}.md").read_text())
 
 
 if __name__ == "__main__":
+    jax.config.update("jax_enable_compilation_cache", False)  # compiling is timed
     programs.run(main)

@@ -1,7 +1,4 @@
-"""A model of a reweighted step on 1 to 256 devices: arithmetic, not measured.
-
-`experiments.scaling` writes its results.
-"""
+"""A model of a reweighted step on 1 to 256 devices: arithmetic, not measured."""
 
 import itertools
 import math
@@ -13,10 +10,10 @@ import jax.numpy as jnp
 
 from l2rw_jax.models import create_model
 
+NETWORKS = ["resnet-32", "wrn-28-10"]
 DEVICES = tuple(2**k for k in range(9))
 BATCH, GLOBAL_BATCH = 100, 1024  # of a device for weak scaling, of all together for strong
-CLEAN_AND_TRAIN = {"ours l2rw forward": (3, 5), "ours plain": (0, 3)}  # passes over each batch
-PASSES = sum(CLEAN_AND_TRAIN["ours l2rw forward"])
+PASSES = 8  # over a batch and an equally large clean one; a plain step has 3
 WINDOW = 2  # an all-reduce can only overlap the backward pass that makes its gradient
 # A pass moves an activation 5 times, in bfloat16: written by its convolution, read for the moments,
 # read and written by normalisation, read by the next convolution. Parameters move once a pass and 5
@@ -61,6 +58,18 @@ HARDWARE = {
 }
 
 
+def table(names):
+    """The rows of these networks on each kind and number of devices, and what they follow from."""
+    networks = {name: network(name) for name in names}
+    settings = itertools.product(networks.items(), HARDWARE, DEVICES)
+    return {
+        "hardware": {k: h._replace(tiers=h.tiers(256))._asdict() for k, h in HARDWARE.items()},
+        "assumed_shares": SHARE,
+        "networks": {name: size._asdict() for name, size in networks.items()},
+        "rows": [modelled_row(name, size, kind, n) for (name, size), kind, n in settings],
+    }
+
+
 def network(name, image_shape=(32, 32, 3), num_classes=10):
     """The ``Network`` of a model's name; flops by XLA's analysis, and nothing runs."""
     model = create_model(name, num_classes=num_classes, image_shape=image_shape)
@@ -71,7 +80,7 @@ def network(name, image_shape=(32, 32, 3), num_classes=10):
         return model.apply(params, model_state, images, train=True)[0]
 
     analysis: Any = jax.jit(forward).lower(*arguments).cost_analysis()
-    equations = jax.make_jaxpr(forward)(*arguments).eqns
+    equations: Any = jax.make_jaxpr(forward)(*arguments).eqns
     convolutions = [e for e in equations if e.primitive.name == "conv_general_dilated"]
     params = sum(p.size for p in jax.tree.leaves(arguments[0]))
     return Network(params, analysis["flops"], sum(e.outvars[0].aval.size for e in convolutions))
@@ -142,14 +151,3 @@ def modelled_row(model, network, kind, devices):
         part = step(network, hardware, devices, GLOBAL_BATCH / devices)[field]
         row[f"strong_{how}"] = step(network, hardware, 1, GLOBAL_BATCH)[field] / (devices * part)
     return row
-
-
-def measured_row(row, peak):
-    """A benchmark's ``row`` of this project's step, with the arithmetic that the model counts."""
-    clean, train = CLEAN_AND_TRAIN[row["implementation"]]
-    size = network(row["model"], tuple(row["image_shape"]), row["num_classes"])
-    count = size.flops * (clean * row["clean_batch"] + train * row["batch"]) / 1e9
-    rate = 1e3 * count / row["median_ms"]
-    kept = ("model", "batch", "clean_batch", "implementation", "median_ms")
-    made = {field: row[field] for field in kept} | {"xla_gigaflop": row["flops"] / 1e9}
-    return made | {"gigaflop": count, "gigaflop_per_second": rate, "share": rate / peak}

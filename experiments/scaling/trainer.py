@@ -21,14 +21,12 @@ class Call(NamedTuple):
     Attributes:
       run: makes that many calls, waits for them, and returns the last one's metrics on the host.
       text: the compiled program's.
-      flops: XLA's count of one step, which is traced for it.
       parameter_bytes: of all parameters.
       compile_seconds: how long compiling took.
     """
 
     run: Callable[[int], dict[str, Any]]
     text: Callable[[], str]
-    flops: Callable[[], float | None]
     parameter_bytes: int
     compile_seconds: float
 
@@ -47,9 +45,9 @@ def compile_call(stack, config, per_call):
     config = copy.deepcopy(config)
     config.log_every = 1
     run = resolve(config)
-    step = run.chunk
     engine = make_engine(run.config, num_steps=per_call)
-    run = run._replace(engine=engine, num_steps=per_call, chunk=make_chunk(step, per_call))
+    chunk = make_chunk(run.chunk, per_call)
+    run = run._replace(engine=engine, num_steps=per_call, chunk=chunk)
     images = stack.enter_context(open_images(run, 0))
     if config.stream:
         run = run._replace(data=without_train_images(run.data))
@@ -71,9 +69,5 @@ def compile_call(stack, config, per_call):
             collected.append(metrics)
         return engine.get(collected)[-1]
 
-    def flops():
-        analysis: Any = jax.jit(step).lower(shapes, *others).cost_analysis()
-        return (analysis or {}).get("flops")
-
     parameter_bytes = sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(shapes.params))
-    return Call(call, compiled.as_text, flops, parameter_bytes, compile_seconds)
+    return Call(call, compiled.as_text, parameter_bytes, compile_seconds)

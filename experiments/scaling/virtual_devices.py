@@ -1,25 +1,59 @@
-"""Takes the same steps on all devices of this process: their loss, and what they exchange.
+"""The same steps on several virtual CPU devices: do they have one loss, and what do they exchange?
 
-python -m experiments.scaling.virtual_devices --models=mlp-256-256,resnet-8
-
-Prints a JSON list with a row a model. `experiments.scaling.throughput` starts it with more and more
-virtual devices (XLA_FLAGS=--xla_force_host_platform_device_count=N).
+A process has as many virtual devices as it was started with, so each count is a process of its own:
+this module, with the models' names as its arguments.
 """
 
 import contextlib
 import json
+import os
 import re
+import subprocess
+import sys
 
 import jax
 import numpy as np
-from absl import flags
 
 from configs import digits
 from experiments import programs
 from experiments.scaling.trainer import compile_call
 
-MODELS = flags.DEFINE_list("models", ["mlp-256-256", "resnet-8"], "The models.")
 STEPS = 3
+ROUNDING = 1e-4  # of a loss after three steps in float32, relative
+
+
+def measure(models, counts):
+    """Rows of three steps by each model on each count of virtual devices."""
+    rows: list = []
+    for count in counts:
+        virtual = {
+            "JAX_PLATFORMS": "cpu",
+            "XLA_FLAGS": f"--xla_force_host_platform_device_count={count}",
+        }
+        done = subprocess.run(
+            [sys.executable, "-m", "experiments.scaling.virtual_devices", *models],
+            env=os.environ | virtual,
+            capture_output=True,
+            text=True,
+        )
+        if done.returncode:
+            error = programs.last_line(done.stderr, f"status {done.returncode}")
+            rows.append({"model": "-", "devices": count, "error": error})
+        else:
+            rows += json.loads(done.stdout.splitlines()[-1])
+    return compare_losses(rows)
+
+
+def compare_losses(rows):
+    """Adds each row's relative distance from one device's loss; too large a one is an error."""
+    alone = {row["model"]: row["loss"] for row in rows if row["devices"] == 1 and not row["error"]}
+    for row in rows:
+        if not row["error"] and row["model"] in alone:
+            one = alone[row["model"]]
+            row["loss_difference"] = abs(row["loss"] - one) / abs(one)
+            if not row["loss_difference"] <= ROUNDING:
+                row["error"] = f"loss is {row['loss']:.6g}, on one device {one:.6g}"
+    return rows
 
 
 def on_all_devices(model):
@@ -51,11 +85,5 @@ def collectives(text):
     return {"collectives": len(shapes), "collective_bytes": sum(sizes)}
 
 
-def main():
-    """Prints the rows."""
-    programs.check_models("--models", MODELS.value)
-    print(json.dumps([on_all_devices(model) for model in MODELS.value]))
-
-
 if __name__ == "__main__":
-    programs.run(main)
+    print(json.dumps([on_all_devices(model) for model in sys.argv[1:]]))

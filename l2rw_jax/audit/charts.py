@@ -1,10 +1,11 @@
 """The report's figures and tables, as HTML and SVG that need no script."""
 
 import html
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+
+from l2rw_jax._html import table as _table
 
 _MATRIX = 15  # classes up to which the confusion is a matrix
 _PAIRS = 30
@@ -48,7 +49,7 @@ def histogram(scores: np.ndarray, issue: np.ndarray) -> str:
     bins = np.clip((scores * _BINS).astype(int), 0, _BINS - 1)
     total = np.bincount(bins, minlength=_BINS)
     flagged = np.bincount(bins[issue], minlength=_BINS)
-    high = np.sqrt(total.max())
+    high = np.sqrt(np.max(total))
     bars = []
     for i in range(_BINS):
         text = (
@@ -120,12 +121,3 @@ def _cell(count: int, most: int, diagonal: bool) -> str:
         return '<td class="diagonal"></td>'
     level = 0 if count == 0 else 1 + round(3 * count / most)
     return f'<td class="level{level}">{count or "·"}</td>'
-
-
-def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    top = "".join(f'<th scope="col">{cell}</th>' for cell in head)
-    body = "".join(
-        f'<tr><th scope="row">{row[0]}</th>' + "".join(f"<td>{c}</td>" for c in row[1:]) + "</tr>"
-        for row in rows
-    )
-    return f"<table><thead><tr>{top}</tr></thead><tbody>{body}</tbody></table>"

@@ -3,7 +3,6 @@
 import base64
 import hashlib
 import html
-import io
 import json
 import re
 from importlib import resources
@@ -13,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from l2rw_jax._files import write_whole
+from l2rw_jax._html import picture_uri
 from l2rw_jax.audit import charts
 from l2rw_jax.audit.calibrate import check_first
 from l2rw_jax.audit.features import nearest_rows
@@ -20,7 +20,6 @@ from l2rw_jax.audit.pictures import Picture
 from l2rw_jax.audit.table import Audit
 
 SHOWN = 500
-_SIDE = 96
 
 
 def write_report(
@@ -128,12 +127,7 @@ def _verified(audit: Audit) -> bool:
 
 
 def _data_uri(image: Any) -> str | None:
-    if image is None:
-        return None
-    image.thumbnail((_SIDE, _SIDE))
-    file = io.BytesIO()
-    image.save(file, "PNG", optimize=True)
-    return f"data:image/png;base64,{base64.b64encode(file.getvalue()).decode()}"
+    return None if image is None else picture_uri(image)
 
 
 def _json(value: Any) -> str:

@@ -8,6 +8,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from l2rw_jax._messages import known, reason  # noqa: F401 - as the data's modules import them
+
 _KINDS = {
     "uint8 or floats": (np.uint8, np.floating),
     "integers": (np.integer,),
@@ -136,13 +138,3 @@ def describe(value: Any) -> str:
     if value is None or isinstance(value, str | bytes):
         return reprlib.repr(value)
     return f"a {type(value).__name__}"
-
-
-def known(value: Any) -> bool:
-    """Whether an array's values can be read here: not traced, nor on another process's devices."""
-    return not isinstance(value, jax.core.Tracer) and getattr(value, "is_fully_addressable", True)
-
-
-def reason(error: Exception) -> str:
-    """The first line of what an error says."""
-    return str(error).strip().partition("\n")[0] or type(error).__name__

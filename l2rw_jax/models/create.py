@@ -1,6 +1,5 @@
 """From a network's name to its pure `init` and `apply`."""
 
-import difflib
 import functools
 import numbers
 import re
@@ -13,6 +12,7 @@ import jax.numpy as jnp
 import optax
 from flax import nnx
 
+from l2rw_jax._messages import nearest
 from l2rw_jax.models.networks import MLP, LeNet
 from l2rw_jax.models.resnet import ResNet
 from l2rw_jax.models.vit import ViT, num_heads, patch_side
@@ -174,12 +174,9 @@ def _constructor(
     )
 
 
-def _name_error(name: Any, *nearest: str | int) -> ValueError:
+def _name_error(name: Any, *parts: str | int) -> ValueError:
     known = ("mlp-256-256", "lenet", "resnet-32", "wrn-28-10", "vit-192-6")
-    near = (
-        "-".join(map(str, nearest))
-        or difflib.get_close_matches(str(name)[:80].lower(), known, 1, cutoff=0)[0]
-    )
+    near = "-".join(map(str, parts)) or nearest(str(name)[:80].lower(), known)
     got, near = reprlib.repr(name), reprlib.repr(near)  # what is long is cut in the middle
     return ValueError(f"name: got {got}; allowed: {_FORMS}; nearest: {near}")
 
@@ -205,10 +202,9 @@ def _check(
     # Without x64, jax would quietly compute in float32.
     allowed = _DTYPES if jax.config.read("jax_enable_x64") else _DTYPES[:2]
     if got not in allowed:
-        nearest = difflib.get_close_matches(got, allowed, 1, cutoff=0)[0]
         raise ValueError(
             f"dtype: got {got!r}; allowed: bfloat16, float32, and float64 under jax_enable_x64; "
-            f"nearest: {nearest!r}"
+            f"nearest: {nearest(got, allowed)!r}"
         )
     side = patch_side(image_shape)
     if name.startswith("vit-") and (image_shape[0] % side or image_shape[1] % side):

@@ -7,17 +7,17 @@ _extras.require("train", "matplotlib", "scipy", *_extras.TRAIN)
 from l2rw_jax.reports.doubts import Doubt, most_doubted
 from l2rw_jax.reports.figures import plot_curves, plot_sweep, plot_weights
 from l2rw_jax.reports.page import write_page
-from l2rw_jax.reports.table import markdown_table, mean_interval, summarize, to_markdown
+from l2rw_jax.reports.table import mean_interval, summarize, table, to_markdown
 
 __all__ = [
     "Doubt",
-    "markdown_table",
     "mean_interval",
     "most_doubted",
     "plot_curves",
     "plot_sweep",
     "plot_weights",
     "summarize",
+    "table",
     "to_markdown",
     "write_page",
 ]

@@ -1,20 +1,17 @@
 """The page of a sweep: its table, its figures and the labels it doubts most, in one file."""
 
-import base64
 import html
-import io
-import re
 from collections.abc import Mapping, Sequence
 from importlib import resources
 from pathlib import Path
 from string import Template
+from typing import Any
 
 import numpy as np
 
 from l2rw_jax._files import StrPath, write_whole
+from l2rw_jax._html import picture_uri, png_uri, table
 from l2rw_jax.reports.doubts import Doubt
-
-_SIDE = 96  # least pixels of a picture; smaller ones are enlarged by the browser
 
 
 def write_page(
@@ -23,7 +20,8 @@ def write_page(
     title: str,
     lead: str,
     command: str,
-    table: str,
+    header: Sequence[str],
+    rows: Sequence[Sequence[str]],
     figures: Mapping[str, StrPath],
     doubts: Sequence[Doubt] = (),
     source: str = "",
@@ -35,7 +33,8 @@ def write_page(
       title: what was trained on what.
       lead: the result in a sentence.
       command: what makes the page again.
-      table: a Markdown table, as ``markdown_table`` makes it.
+      header: the titles of the table's columns.
+      rows: its cells.
       figures: PNG files by the text that describes each.
       doubts: labels to show, in order; without any, their section is left out.
       source: the run that doubts them.
@@ -45,34 +44,19 @@ def write_page(
         "title": html.escape(title),
         "lead": html.escape(lead),
         "command": html.escape(command),
-        "table": _table(table),
+        "table": table(_escaped(header), [_escaped(row) for row in rows]),
         "figures": "".join(_figure(text, file) for text, file in figures.items()),
         "doubts": _doubts(doubts, source) if doubts else "",
     }
     write_whole(path, Template(template).substitute(parts).encode())
 
 
-def _table(markdown: str) -> str:
-    """The rows of a Markdown table as HTML; the second line only divides head and body."""
-    head, _, *body = ([_plain(cell) for cell in _cells(line)] for line in markdown.splitlines())
-    top = "".join(f'<th scope="col">{cell}</th>' for cell in head)
-    rows = "".join(
-        f'<tr><th scope="row">{row[0]}</th>' + "".join(f"<td>{cell}</td>" for cell in row[1:])
-        for row in body
-    )
-    return f"<table><thead><tr>{top}</tr></thead><tbody>{rows}</tbody></table>"
-
-
-def _cells(line: str) -> list[str]:
-    return re.split(r"(?<!\\)\|", line.strip())[1:-1]
-
-
-def _plain(cell: str) -> str:
-    return html.escape(cell.strip().replace("\\|", "|"))
+def _escaped(cells: Sequence[str]) -> list[str]:
+    return [html.escape(cell) for cell in cells]
 
 
 def _figure(text: str, file: StrPath) -> str:
-    uri = _data_uri(Path(file).read_bytes())
+    uri = png_uri(Path(file).read_bytes())
     return f'<figure><img src="{uri}" alt="{html.escape(text)}"></figure>'
 
 
@@ -92,7 +76,7 @@ def _doubts(doubts: Sequence[Doubt], source: str) -> str:
 
 def _card(doubt: Doubt) -> str:
     given, says = html.escape(doubt.given), html.escape(doubt.says)
-    picture = _data_uri(_png(doubt.image))
+    picture = picture_uri(_picture(doubt.image))
     mark = ""
     if doubt.true is not None:
         right = doubt.says == doubt.true
@@ -106,16 +90,8 @@ def _card(doubt: Doubt) -> str:
     )
 
 
-def _png(image: np.ndarray) -> bytes:
-    """A picture ``[h, w, c]`` uint8 as PNG, shrunk if it is large."""
+def _picture(image: np.ndarray) -> Any:
+    """Pillow's picture of ``[h, w, c]`` uint8."""
     from PIL import Image  # slow to import
 
-    shown = Image.fromarray(image[..., 0] if image.shape[-1] == 1 else image)
-    shown.thumbnail((_SIDE, _SIDE))
-    file = io.BytesIO()
-    shown.save(file, "PNG", optimize=True)
-    return file.getvalue()
-
-
-def _data_uri(png: bytes) -> str:
-    return f"data:image/png;base64,{base64.b64encode(png).decode()}"
+    return Image.fromarray(image[..., 0] if image.shape[-1] == 1 else image)

@@ -65,7 +65,7 @@ def set_titles(axes: "Axes", answer: str, about: str) -> None:
     axes.set_title(about)
 
 
-def leaders(figures: Mapping[str, Interval], *, lowest: bool = False) -> list[str]:
+def leaders(means: Mapping[str, Interval], *, lowest: bool = False) -> list[str]:
     r"""The names that may be the best, best mean first: the difference could be chance.
 
     .. math:: |\bar x_i - \bar x_{best}| \le \sqrt{h_i^2 + h_{best}^2}
@@ -74,25 +74,25 @@ def leaders(figures: Mapping[str, Interval], *, lowest: bool = False) -> list[st
     an interval is level with all, unless no name has one: then the means alone decide.
 
     Args:
-      figures: ``{name: (mean, half_width)}``, as `mean_interval` gives them.
+      means: ``{name: (mean, half_width)}``, as `mean_interval` gives them.
       lowest: whether the lowest mean is the best.
 
     >>> leaders({"random": (91.1, 2.1), "baseline": (71.9, 2.2), "l2rw": (92.3, 0.7)})
     ['l2rw', 'random']
     """
-    unknown = math.inf if any(half is not None for _, half in figures.values()) else 0.0
-    names = sorted(figures, key=lambda name: figures[name][0], reverse=not lowest)
-    half = {name: unknown if h is None else h for name, (_, h) in figures.items()}
+    unknown = math.inf if any(half is not None for _, half in means.values()) else 0.0
+    names = sorted(means, key=lambda name: means[name][0], reverse=not lowest)
+    half = {name: unknown if h is None else h for name, (_, h) in means.items()}
     best = names[0]
 
     def level(name: str) -> bool:
-        return abs(figures[name][0] - figures[best][0]) <= math.hypot(half[name], half[best])
+        return abs(means[name][0] - means[best][0]) <= math.hypot(half[name], half[best])
 
     return [name for name in names if name == best or level(name)]
 
 
-def who_leads(figures: Mapping[str, Interval], alone: str, *, lowest: bool = False) -> str:
-    """Says who is best, or that several are level; the figures are as of `leaders`.
+def who_leads(means: Mapping[str, Interval], alone: str, *, lowest: bool = False) -> str:
+    """Says who is best, or that several are level; the means are as of `leaders`.
 
     >>> who_leads({"baseline": (71.9, 2.2), "l2rw": (92.3, 0.7)}, "is highest")
     'l2rw is highest'
@@ -101,11 +101,11 @@ def who_leads(figures: Mapping[str, Interval], alone: str, *, lowest: bool = Fal
     >>> who_leads({"random": (91.1, None), "l2rw": (92.3, None)}, "is highest")
     'l2rw is highest (one seed)'
     """
-    names = leaders(figures, lowest=lowest)
+    names = leaders(means, lowest=lowest)
     if len(names) == 1:
-        return f"{names[0]} {alone}{'' if figures[names[0]][1] is not None else ' (one seed)'}"
-    verb = "are level" if len(names) == len(figures) else "share the lead"
-    several = listed(names) if len(names) < 4 else f"{len(names)} of {len(figures)}"
+        return f"{names[0]} {alone}{'' if means[names[0]][1] is not None else ' (one seed)'}"
+    verb = "are level" if len(names) == len(means) else "share the lead"
+    several = listed(names) if len(names) < 4 else f"{len(names)} of {len(means)}"
     return f"{several} {verb}"
 
 
@@ -118,17 +118,17 @@ def listed(names: Sequence[str]) -> str:
     return " and ".join(filter(None, (", ".join(names[:-1]), names[-1])))
 
 
-def highest(figures: Mapping[str, Interval], unit: str = " %") -> str:
-    """Says which of the means is the highest at the end; the figures are as of `leaders`.
+def highest(means: Mapping[str, Interval], unit: str = " %") -> str:
+    """Says which of the means is the highest at the end; the means are as of `leaders`.
 
     >>> highest({"baseline": (69.6, 1.8), "l2rw": (92.1, 1.5)})
     'l2rw ends highest, at 92.1 %'
     >>> highest({"l2rw": (92.1, 1.5)})
     'l2rw ends at 92.1 %'
     """
-    if len(figures) == 1:
-        ((name, (mean, _)),) = figures.items()
+    if len(means) == 1:
+        ((name, (mean, _)),) = means.items()
         return f"{name} ends at {mean:.1f}{unit}"
-    means = [figures[name][0] for name in leaders(figures)]
-    ends = dict.fromkeys(f"{mean:.1f}" for mean in (means[-1], means[0]))
-    return f"{who_leads(figures, 'ends highest')}, at {' to '.join(ends)}{unit}"
+    best = [means[name][0] for name in leaders(means)]
+    ends = dict.fromkeys(f"{mean:.1f}" for mean in (best[-1], best[0]))
+    return f"{who_leads(means, 'ends highest')}, at {' to '.join(ends)}{unit}"

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-FIGURES = ("test_accuracy", "best_test_accuracy", "test_balanced_accuracy", "noise_auroc")
+METRICS = ("test_accuracy", "best_test_accuracy", "test_balanced_accuracy", "noise_auroc")
 
 
 def mean_interval(values: Sequence[float | None]) -> tuple[float | None, float | None]:
@@ -38,7 +38,7 @@ def mean_interval(values: Sequence[float | None]) -> tuple[float | None, float |
 
 
 def summarize(results: Iterable[Mapping[str, Any]], keys: Sequence[str]) -> list[dict[str, Any]]:
-    """One row for each combination of ``keys``: the figures' means and intervals over seeds.
+    """One row for each combination of ``keys``: the metrics' means and intervals over seeds.
 
     Args:
       results: result dicts, as in result.json, with the ``keys`` in them.
@@ -46,7 +46,7 @@ def summarize(results: Iterable[Mapping[str, Any]], keys: Sequence[str]) -> list
 
     Returns:
       Dicts with the keys, ``seeds`` (their number), ``steps_per_second`` (the median) and for each
-      figure ``{"mean", "ci95"}``, in the order in which the rows first come.
+      metric ``{"mean", "ci95"}``, in the order in which the rows first come.
     """
     rows: dict[tuple[Any, ...], list[Mapping[str, Any]]] = {}
     for result in results:
@@ -54,17 +54,19 @@ def summarize(results: Iterable[Mapping[str, Any]], keys: Sequence[str]) -> list
     summary = []
     for values, group in rows.items():
         row: dict[str, Any] = dict(zip(keys, values, strict=True)) | {"seeds": len(group)}
-        for figure in FIGURES:
-            mean, ci95 = mean_interval([result[figure] for result in group])
-            row[figure] = {"mean": mean, "ci95": ci95}
+        for metric in METRICS:
+            mean, ci95 = mean_interval([result[metric] for result in group])
+            row[metric] = {"mean": mean, "ci95": ci95}
         speeds = [r["steps_per_second"] for r in group if r["steps_per_second"]]
         row["steps_per_second"] = statistics.median(speeds) if speeds else None
         summary.append(row)
     return summary
 
 
-def markdown_table(summary: Iterable[Mapping[str, Any]], keys: Sequence[str]) -> str:
-    """The rows of ``summarize`` as a Markdown table; accuracies in percent."""
+def table(
+    summary: Iterable[Mapping[str, Any]], keys: Sequence[str]
+) -> tuple[list[str], list[list[str]]]:
+    """Header and cells of a table with the rows of ``summarize``; accuracies in percent."""
     header = [
         *keys,
         "test accuracy % (last)",
@@ -75,11 +77,11 @@ def markdown_table(summary: Iterable[Mapping[str, Any]], keys: Sequence[str]) ->
     ]
     rows = []
     for row in summary:
-        cells = [row[key] for key in keys]
-        cells += [cell(row[figure], 100, 1) for figure in FIGURES[:3]]
+        cells = [str(row[key]) for key in keys]
+        cells += [cell(row[metric], 100, 1) for metric in METRICS[:3]]
         cells.append(cell(row["noise_auroc"], 1, 3))
-        rows.append([*cells, row["seeds"]])
-    return to_markdown(header, rows)
+        rows.append([*cells, str(row["seeds"])])
+    return header, rows
 
 
 def to_markdown(header: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
@@ -99,9 +101,9 @@ def to_markdown(header: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
     return "\n".join(lines)
 
 
-def cell(figure: Mapping[str, float | None], scale: float, digits: int) -> str:
-    """A figure of ``summarize`` as ``mean ± half-width``, times ``scale``; a dash for None."""
-    if figure["mean"] is None:
+def cell(metric: Mapping[str, float | None], scale: float, digits: int) -> str:
+    """A metric of ``summarize`` as ``mean ± half-width``, times ``scale``; a dash for None."""
+    if metric["mean"] is None:
         return "-"
-    mean = f"{scale * figure['mean']:.{digits}f}"
-    return mean if figure["ci95"] is None else f"{mean} ± {scale * figure['ci95']:.{digits}f}"
+    mean = f"{scale * metric['mean']:.{digits}f}"
+    return mean if metric["ci95"] is None else f"{mean} ± {scale * metric['ci95']:.{digits}f}"

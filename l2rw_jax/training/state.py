@@ -50,6 +50,12 @@ def network(params: Mapping[str, Any]) -> dict[str, Any]:
     return {name: p for name, p in params.items() if name not in ("transition", "weighting")}
 
 
+def split_weighting(params: Mapping[str, Any]) -> tuple[dict[str, Any], Any]:
+    """The others, and those of a learned weighting, as ``learned`` takes them."""
+    rest = {name: p for name, p in params.items() if name != "weighting"}
+    return rest, params["weighting"]
+
+
 def create_state(
     key: jax.Array,
     model: Model,

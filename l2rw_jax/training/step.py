@@ -15,7 +15,7 @@ from l2rw_jax.models import Model
 from l2rw_jax.training.batches import Arrays, Batches, draw, draw_clean, step_keys, take
 from l2rw_jax.training.optimizers import kernels
 from l2rw_jax.training.prepare import RunData
-from l2rw_jax.training.state import TrainState, network
+from l2rw_jax.training.state import TrainState, network, split_weighting
 
 
 class Step(Protocol):
@@ -122,7 +122,7 @@ def make_step(
             has_aux=True,
             axis_name=axis_name,
         )
-        params = _split_weighting(state.params) if method.init_weighting else state.params
+        params = split_weighting(state.params) if method.init_weighting else state.params
         looks_ahead = bool(jax.tree.leaves(state.lookahead_state))
         (loss, aux), grads = value_and_grad(
             params,
@@ -270,12 +270,6 @@ def _make_forward(
         )
 
     return forward
-
-
-def _split_weighting(params: optax.Params) -> tuple[optax.Params, Any]:
-    """The network's parameters, and those of a learned weighting, as ``learned`` takes them."""
-    rest = {name: value for name, value in params.items() if name != "weighting"}
-    return rest, params["weighting"]
 
 
 def _squares(params: optax.Params) -> jax.Array:

@@ -202,7 +202,7 @@ def test_a_report_without_a_finished_run(tmp_path, monkeypatch):
     arguments = [*SMOKE, f"--workdir={tmp_path}/runs", "--methods=l2rw", "--seeds=2"]
     done = run_program("sweep", arguments)
     assert done.status == 1 and "2 of 2 runs ended early" in done.errors
-    assert "| l2rw | ended: seed 1: step 7: a \\| b |" in done.out
+    assert "| l2rw | ended: seed 1: step 7: a / b |" in done.out
     assert {path.name for path in (tmp_path / "runs").iterdir()} == {"sweep.md", "sweep.json"}
 
 

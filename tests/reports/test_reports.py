@@ -32,7 +32,8 @@ def test_summary_groups_by_the_keys_in_order():
 
 
 def test_the_table_shows_the_last_step_before_the_best_and_a_dash_for_nothing():
-    table = reports.markdown_table(reports.summarize([_result("a", 0.7)], ["method"]), ["method"])
+    header, rows = reports.table(reports.summarize([_result("a", 0.7)], ["method"]), ["method"])
+    table = reports.to_markdown(header, rows)
     header, _, row = table.splitlines()
     assert header.index("(last)") < header.index("best")
     assert row == "| a | 70.0 | 80.0 | 70.0 | - | 1 |"

@@ -47,6 +47,9 @@ def evidence(network, params, rate):
     return gradient
 
 
+PARTS = 10  # of the clean batch, which vote
+
+
 @torch.no_grad()
 def evidence_weights(logits, labels, features, clean_logits, clean_labels, clean_features):
     """Weights ``[b]`` by how sure it is that an example agrees with the clean ones."""
@@ -55,14 +58,15 @@ def evidence_weights(logits, labels, features, clean_logits, clean_labels, clean
         each.exp() - F.one_hot(y, each.shape[1]).to(each.dtype)
         for each, y in ((log_p, labels), (clean_log_p, clean_labels))
     )
-    votes = (features @ clean_features.T + 1) * (residuals @ clean_residuals.T)
-    mean, error = votes.mean(1), votes.std(1) / votes.shape[1] ** 0.5
+    each = (features @ clean_features.T + 1) * (residuals @ clean_residuals.T)
+    parts = min(PARTS, each.shape[1])
+    votes = torch.stack([each[:, part::parts].mean(1) for part in range(parts)], 1)
+    mean, error = votes.mean(1), votes.std(1) / parts**0.5
     scores = torch.where(mean == 0, 0, mean / error)
     losses = F.nll_loss(log_p, labels, reduction="none")
     clean_loss = F.nll_loss(clean_log_p, clean_labels)
     excess = (losses.mean() - clean_loss).clamp(min=0)
-    distance = log_p.max(1).values + losses
-    doubt = 1.5 * distance * excess / (clean_loss**2 + torch.finfo(logits.dtype).eps)
+    doubt = 1.5 * (losses - clean_loss).clamp(min=0) * excess / clean_loss**2
     return example_weights(torch.special.ndtr(scores + 2) / (1 + doubt))
 
 

@@ -15,17 +15,13 @@ from experiments.benchmark.torch_baseline import convert, meta_weight_net, model
 def versions():
     """Versions of what the PyTorch side runs on."""
     found = {"torch": torch.__version__, "cudnn": torch.backends.cudnn.version()}
-    for name in ("higher", "torchopt"):
-        try:
-            found[name] = metadata.version(name)
-        except metadata.PackageNotFoundError:
-            found[name] = "not installed"
-    return found
+    try:
+        return found | {"higher": metadata.version("higher")}
+    except metadata.PackageNotFoundError:
+        return found | {"higher": "not installed"}
 
 
-def prepare(
-    setting, device, form, params, model_state, arrays, *, compiled=False, graph=False, every=1
-):
+def prepare(setting, device, form, params, model_state, arrays, *, compiled=False):
     """Builds one implementation's step.
 
     Args:
@@ -36,36 +32,25 @@ def prepare(
       model_state: running moments of the JAX side.
       arrays: images ``[b, h, w, c]`` and labels, clean images and labels, on the host.
       compiled: whether to use ``torch.compile``.
-      graph: whether to replay the step as a CUDA graph.
-      every: steps from one that scores to the next; those in between are plain ones, which is what
-        a step costs whose weights are kept.
 
     Returns:
-      ``(step, measure_memory)``: ``step()`` takes ``every`` steps, waits for them, and returns the
-      last one's loss; ``measure_memory()`` returns the fields to add to its row, or is None where
-      there is no way.
+      ``(step, measure_memory)``: ``step()`` takes a step, waits for it, and returns the loss;
+      ``measure_memory()`` returns the fields to add to its row, or is None where there is no way.
     """
     set_precision(setting.precision)
     network = convert.to_torch(params, model_state, create_network(setting, form))
     step = create_step(setting, device, form, network=network, compiled=compiled)
-    between = create_step(setting, device, "plain", network=network)
-    if graph:
-        step = steps.cuda_graph(step)
     batch = to_device(arrays, device)
 
     def synchronised():
         _, loss = step(*batch)
-        for _ in range(every - 1):
-            _, loss = between(*batch)
         if device == "cuda":  # the loss is there before the update is
             torch.cuda.synchronize()
         return loss.item()
 
     if device == "cpu":
         # Compiling takes more memory than the step does.
-        measure = (
-            None if compiled or every > 1 else functools.partial(_fresh_process, setting, form)
-        )
+        measure = None if compiled else functools.partial(_fresh_process, setting, form)
         return synchronised, measure
 
     def measure_on_device():
@@ -75,8 +60,7 @@ def prepare(
         peak = torch.cuda.max_memory_allocated() - resident
         return {"memory_bytes": peak, "memory_kind": "device peak of a step above its state"}
 
-    # A graph's memory is its own pool, which the allocator's counters do not see being used.
-    return synchronised, None if graph else measure_on_device
+    return synchronised, measure_on_device
 
 
 def set_precision(precision):

@@ -116,26 +116,6 @@ def higher(network, params, rate):
     return gradient
 
 
-def torchopt(network, params, rate):
-    """Algorithm 1 by TorchOpt: a differentiable step on the network itself, taken back after."""
-    import torchopt as library
-
-    inner = library.MetaSGD(network, lr=rate)
-
-    def gradient(epsilon, images, labels, clean_images, clean_labels):
-        before = library.extract_state_dict(network), library.extract_state_dict(inner)
-        with attention_by_parts():
-            losses = F.cross_entropy(network(images), labels, reduction="none")
-        inner.step((epsilon * losses).sum())
-        clean_loss = F.cross_entropy(network(clean_images), clean_labels)
-        (epsilon_grad,) = torch.autograd.grad(clean_loss, epsilon)
-        library.recover_state_dict(network, before[0])
-        library.recover_state_dict(inner, before[1])
-        return weighted(network, params, example_weights(-epsilon_grad), images, labels)
-
-    return gradient
-
-
 FORMS = {
     form.__name__: form
     for form in (
@@ -145,7 +125,6 @@ FORMS = {
         forward_ad_shared,
         forward_ad_separate,
         higher,
-        torchopt,
         last_layer.head,
         last_layer.evidence,
         meta_weight_net.mwnet_create_graph,
@@ -199,31 +178,6 @@ def make_step(form, network, optimizer, *, clip_norm=0.0, compiled=False, bfloat
         return weights, loss
 
     return step
-
-
-def cuda_graph(step):
-    """Replays ``step`` as one CUDA graph; the first call takes three more steps to warm up."""
-    graph = torch.cuda.CUDAGraph()
-    batch: list = []
-    outputs: list = []
-
-    def replay(*arrays):
-        if not outputs:
-            batch.extend(array.clone() for array in arrays)
-            side = torch.cuda.Stream()
-            side.wait_stream(torch.cuda.current_stream())
-            with torch.cuda.stream(side):
-                for _ in range(3):
-                    step(*batch)
-            torch.cuda.current_stream().wait_stream(side)
-            with torch.cuda.graph(graph):
-                outputs.extend(step(*batch))
-        for static, array in zip(batch, arrays, strict=True):
-            static.copy_(array)
-        graph.replay()
-        return tuple(outputs)
-
-    return replay
 
 
 def _compile(function):

@@ -24,12 +24,20 @@ from l2rw_jax.training.metrics import classification_metrics, noise_auroc
 
 # Of the reweighted forms the fastest on a CPU; all give the same weights.
 FORMS = {"baseline": "plain", "random": "random", "l2rw": "forward_ad_separate"}
-# Fields that change what is computed and that only the JAX side knows.
-OURS_ALONE = (
-    *("mode", "inner", "lookahead_mask", "min_weight", "clean_weight_decay"),
-    *("optimizer", "schedule", "ema", "dtype", "finetune_steps", "tensorboard"),
-    *("replicas", "parallel", "fsdp", "micro_batches"),
-)
+# The fields that this side honours. Any other must have its default: a field that only the JAX side
+# knows, a new one among them, would make the two train by different algorithms.
+HONOURED = {
+    # By our data, split, draws and initial parameters.
+    *("dataset", "data_dir", "classes", "clean_size", "clean_balanced", "clean_in_train"),
+    *("val_size", "imbalance.kind", "imbalance.share", "imbalance.total"),
+    *("noise.kind", "noise.ratio", "noise.background", "noise.column"),
+    *("seed", "batch_size", "balanced", "clean_batch_size", "low", "high", "pad", "flip"),
+    # By code of its own.
+    *("method", "model", "dropout", "steps", "learning_rate", "boundaries"),
+    *("weight_decay", "clip_norm", "log_every", "eval_every"),
+    # They change no metric; this side has no checkpoints.
+    *("checkpoint_every", "keep_checkpoints"),
+}
 
 
 def train_and_evaluate(config, workdir):
@@ -124,13 +132,7 @@ def check(config):
         raise ConfigError(
             f"config.method: got {config.method!r}; PyTorch's side takes one of {', '.join(FORMS)}."
         )
-    defaults = training.default_config()
-    for field in OURS_ALONE:
-        if config[field] != defaults[field]:
-            raise ConfigError(
-                f"config.{field}: got {config[field]!r}; PyTorch's side takes only "
-                f"{defaults[field]!r}."
-            )
+    check_fields(config)
     try:
         network = models.create_network(
             config.model,
@@ -141,6 +143,17 @@ def check(config):
     except ValueError as error:
         raise ConfigError(f"config.model={config.model}: PyTorch's side: {error}") from error
     return run, network
+
+
+def check_fields(config):
+    """Refuses a field that PyTorch's side does not honour, unless it has its default."""
+    defaults = files.flatten(training.default_config().to_dict())
+    for field, got in files.flatten(config.to_dict()).items():
+        if field not in HONOURED and got != defaults.get(field):
+            raise ConfigError(
+                f"config.{field}: got {got!r}; PyTorch's side takes only the default, "
+                f"{defaults.get(field)!r}; leave it out."
+            )
 
 
 def make_draw(run):
@@ -171,7 +184,7 @@ def set_rate(optimizer, config, step):
 
 
 def make_evaluate(config, run_data, device):
-    """``evaluate(network)``: figures on the test set, by the running moments."""
+    """``evaluate(network)``: metrics on the test set, by the running moments."""
     scaled = data.to_float(jnp.asarray(run_data.test_images), low=config.low, high=config.high)
     images = torch.from_numpy(np.array(scaled)).permute(0, 3, 1, 2)
 

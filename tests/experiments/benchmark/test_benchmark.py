@@ -14,8 +14,8 @@ from experiments.benchmark.setting import LENET, MLP, settings
 
 ONLY = ("ours plain", "ours l2rw forward", "torch plain", "torch forward_ad_separate")
 ROOT = Path(__file__).parents[3]
-FIGURES_OF_A_ROW = {"median_ms": 2.0, "q1_ms": 1.0, "q3_ms": 3.0, "compile_seconds": 1.0}
-FIGURES = ("median_ms", "q1_ms", "q3_ms", "compile_seconds", "over_plain")
+TIMES_OF_A_ROW = {"median_ms": 2.0, "q1_ms": 1.0, "q3_ms": 3.0, "compile_seconds": 1.0}
+TIMES = ("median_ms", "q1_ms", "q3_ms", "compile_seconds", "over_plain")
 
 
 def test_smoke(tmp_path):
@@ -39,7 +39,7 @@ def test_smoke(tmp_path):
     for name, row in rows.items():
         assert (row["model"], row["batch"], row["clean_batch"]) == ("mlp-8", 4, 2)
         if row["error"] is None:
-            assert all(row[figure] > 0 for figure in FIGURES)
+            assert all(row[name] > 0 for name in TIMES)
             assert row["q1_ms"] <= row["median_ms"] <= row["q3_ms"]
             assert row["rounds"] == 3
         else:
@@ -69,7 +69,7 @@ def test_without_pytorch_its_rows_say_so(monkeypatch):
     assert (rows[1]["implementation"], rows[1]["error"]) == ("ours plain", None)
     assert rows[1]["batch"] == 4
     assert implementations.about()["torch"] == rows[0]["error"]
-    table = report.table([rows[0] | {"error": "no such | thing"}, rows[1] | FIGURES_OF_A_ROW])
+    table = report.table([rows[0] | {"error": "no such | thing"}, rows[1] | TIMES_OF_A_ROW])
     assert "no such / thing" in table
     assert len({line.count("|") for line in table.splitlines()}) == 1
 
@@ -104,7 +104,7 @@ def test_ratios():
         "torch create_graph": 20.0,
         "torch plain, compiled": 3.0,
         "torch create_graph, compiled": 15.0,
-        "torch higher, CUDA graph": 8.0,
+        "torch higher": 8.0,
     }
     rows = [{"implementation": name, "median_ms": value} for name, value in medians.items()]
     rows.append({"implementation": "torch missing", "error": "gone"})
@@ -113,18 +113,7 @@ def test_ratios():
     ours = [row.get("over_ours") for row in rows.values()]
     assert ours == [None, None, 2, 4, 1.5, 3, 1.6, None]
     assert rows["torch create_graph, compiled"]["plain"] == "torch plain, compiled"
-    assert rows["torch higher, CUDA graph"]["plain"] == "torch plain"
-
-
-def test_growth(tmp_path):
-    rows = [
-        {"model": "m", "precision": "float32", "implementation": "ours plain"}
-        | {"batch": b, "clean_batch": m, "median_ms": b}
-        for b, m in ((100, 10), (50, 50), (25, 25))
-    ]
-    rows.append(rows[-1] | {"implementation": "torch plain", "median_ms": None})
-    report.plot_growth(rows, tmp_path / "growth.png", title="a device")
-    assert (tmp_path / "growth.png").stat().st_size > 10_000
+    assert rows["torch higher"]["plain"] == "torch plain"
 
 
 def test_settings():
@@ -133,11 +122,6 @@ def test_settings():
     gpu = settings("gpu", ["float32", "tf32"])
     assert [s.precision for s in gpu if s.model == "wrn-28-10"] == [
         *("float32", "float32", "tf32", "tf32")
-    ]
-    swept = settings("cpu", ["float32"], sweep=True)
-    resnets = [s for s in swept if s.model == "resnet-32"]
-    assert sorted(s.batch for s in resnets if s.batch == s.clean_batch) == [
-        *(25, 50, 100, 200, 400, 800, 1600)
     ]
 
 
@@ -154,8 +138,7 @@ def test_every_method_s_step():
         assert [row["error"] for row in rows] == len(makers) * [None]
         losses = {row["implementation"]: row["first_loss"] for row in rows}
         for theirs, mine in report.COUNTERPARTS.items():
-            if "every" not in mine:  # whose loss is that of the last step
-                assert losses[theirs] == pytest.approx(losses[mine], rel=1e-4)
+            assert losses[theirs] == pytest.approx(losses[mine], rel=1e-4)
 
 
 def test_where_both_batches_are_equal_what_does_not_depend_on_it_is_left_out():
@@ -188,7 +171,6 @@ MISTAKES = {
         "--output=/proc/x": "--output: /proc/x.json cannot be written",
         "--output=": "--output: got",
         "--output=results/": "--output: got 'results/'; takes the start",
-        "--sweep --smoke": "--sweep: is of resnet-32, which --models or --smoke leaves out",
         "--config=configs/digits.py": "--config: this program takes none; leave it out.",
         "--workdir=x": "--workdir: this program takes none",
     },

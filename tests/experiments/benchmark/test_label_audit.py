@@ -1,4 +1,4 @@
-"""The comparison of label audits: its figures, its files, one line for a mistake."""
+"""The comparison of label audits: its metrics, its files, one line for a mistake."""
 
 import importlib.util
 import json
@@ -38,10 +38,10 @@ def _task():
 SCORE = np.array([0.1, 0.7, 0.3, 0.8, 0.9, 1.0])  # a right label is more suspicious than a wrong
 
 
-def test_figures_count_the_rows_that_are_not_trusted():
+def test_metrics_count_the_rows_that_are_not_trusted():
     flagged = np.array([True, False, True, True, False, False])
     found = audits.Found({"a": SCORE}, flagged, np.zeros(6, int), 2.0, 0.5)
-    (row,) = audits.figures(_task(), found, 0.75)
+    (row,) = audits.rows(_task(), found, 0.75)
     assert row == {
         "audit": "a",
         "AUROC": pytest.approx(5 / 6),
@@ -56,15 +56,15 @@ def test_figures_count_the_rows_that_are_not_trusted():
     }
 
 
-def test_the_table_has_means_and_says_where_a_figure_is_missing():
-    (row,) = audits.figures(_task(), audits.Found({"a": SCORE}, SCORE < 0.5, np.zeros(6)), None)
+def test_the_table_has_means_and_says_where_a_metric_is_missing():
+    (row,) = audits.rows(_task(), audits.Found({"a": SCORE}, SCORE < 0.5, np.zeros(6)), None)
     other = row | {"AUROC": row["AUROC"] + 0.1}
     assert "| a | 0.883 ± 0.635 |" in audits.table([row, other])
     assert "| – |" in audits.table([row])
 
 
 def test_the_figure_is_drawn(tmp_path):
-    (row,) = audits.figures(_task(), audits.Found({"a": SCORE}, SCORE < 0.5, np.zeros(6)), None)
+    (row,) = audits.rows(_task(), audits.Found({"a": SCORE}, SCORE < 0.5, np.zeros(6)), None)
     rows = [row | {"audit": name} for name in ("ours, trusted rows", "cleanlab", "cleanlab")]
     audits.plot(rows, str(tmp_path / "a.png"))
     assert (tmp_path / "a.png").read_bytes().startswith(b"\x89PNG")
@@ -142,7 +142,7 @@ def test_each_audit_after_the_check_gets_what_was_checked(monkeypatch):
 def test_our_audit_finds_wrong_digits():
     task = audits.draw(data.load("digits"), 50, 0)
     found = audits.timed(partial(audits.ours, name="a", known="none"), task, 0, 100)
-    (row,) = audits.figures(task, found, audits.pruned_accuracy(task, found.flagged, 0, 100))
+    (row,) = audits.rows(task, found, audits.pruned_accuracy(task, found.flagged, 0, 100))
     assert row["AUROC"] > 0.95 and row["test accuracy"] > 0.85
     assert row["pruned accuracy"] > 0.75 and row["seconds"] > 0 and 0.05 < row["GB"] < 50
 

@@ -5,10 +5,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from l2rw_jax import reweighted_value_and_grad
 from l2rw_jax.losses import cross_entropy
 from l2rw_jax.methods import get_method
 
 torch = pytest.importorskip("torch", reason="the extra `torch` is not installed")
+
+from experiments.benchmark.ours import by_method  # noqa: E402
 
 RATE = 0.3
 
@@ -23,28 +26,25 @@ def test_the_gradient_of_the_weighting_is_a_double_backward_s():
     with jax.enable_x64(True):
         method = get_method("mwnet")
         phi = jax.device_get(method.init_weighting(jax.random.key(0), 3))
-        ours = jax.device_get(_ours(method, arrays | {"weighting": phi}, *batches))
+        ours = jax.device_get(_ours((arrays, phi), *batches))
     loss, weights, grads, phi_grads = _theirs(arrays, phi, *batches)
     np.testing.assert_allclose(ours[0][0], loss, rtol=1e-12)
     np.testing.assert_allclose(ours[0][1].weights, weights, rtol=1e-12)
-    got = ours[1].pop("weighting")
+    ours_grads, got = ours[1]
     for name, want in grads.items():
-        np.testing.assert_allclose(ours[1][name], want, rtol=1e-10, atol=1e-14)
+        np.testing.assert_allclose(ours_grads[name], want, rtol=1e-10, atol=1e-14)
     for (layer, kind), want in phi_grads.items():
         assert np.abs(want).max() > 1e-6
         np.testing.assert_allclose(got[layer][kind], want, rtol=1e-8, atol=1e-14)
 
 
-def _ours(method, params, batch, clean):
-    def losses_fn(params, batch):
+def _ours(params, batch, clean):
+    def losses(params, batch):
         logits = jnp.tanh(batch["image"] @ params["hidden"]) @ params["output"]
-        return cross_entropy(logits, batch["label"]), {}
+        return cross_entropy(logits, batch["label"])
 
-    def clean_loss_fn(params, clean):
-        return losses_fn(params, clean)[0].mean()
-
-    fn = method.value_and_grad(losses_fn, clean_loss_fn, rng=jax.random.key(0))
-    return jax.jit(fn)(params, batch | {"learning_rate": RATE}, clean)
+    fn = reweighted_value_and_grad(losses, losses, weighting=by_method("mwnet")(RATE))
+    return jax.jit(fn)(params, batch, clean)
 
 
 def _theirs(arrays, phi, batch, clean):

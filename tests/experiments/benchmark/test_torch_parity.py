@@ -9,13 +9,16 @@ import numpy as np
 import optax
 import pytest
 
+from l2rw_jax import l2rw, reweighted_value_and_grad
 from l2rw_jax.losses import cross_entropy
-from l2rw_jax.methods import get_method
+from l2rw_jax.methods import get_method, output_layer
 from l2rw_jax.models import create_model
 from l2rw_jax.training.optimizers import kernels
+from l2rw_jax.training.state import split_weighting
 
 torch = pytest.importorskip("torch", reason="the extra `torch` is not installed")
 
+from experiments.benchmark.ours import by_method  # noqa: E402
 from experiments.benchmark.torch_baseline import (  # noqa: E402
     convert,
     meta_weight_net,
@@ -27,7 +30,7 @@ from experiments.benchmark.torch_baseline import (  # noqa: E402
 METHODS = {"plain": "baseline", "evidence": "evidence", "head": "head"}
 METHODS |= {"mwnet_create_graph": "mwnet", "mwnet_forward_ad": "mwnet"}
 CHEAP = [form for form in METHODS if form != "plain"]
-REWEIGHTED = ["create_graph", "forward_ad_shared", "forward_ad_separate", "higher", "torchopt"]
+REWEIGHTED = ["create_graph", "forward_ad_shared", "forward_ad_separate", "higher"]
 TINY = {"resnet-8": (8, 8, 3), "lenet": (12, 12, 1), "wrn-10-1": (8, 8, 3), "mlp-16": (4, 4, 1)}
 TINY["vit-128-2"] = (4, 4, 3)  # two heads
 FULL = {"resnet-32": (32, 32, 3), "lenet": (28, 28, 1), "vit-192-6": (32, 32, 3)}
@@ -82,18 +85,19 @@ def ours(method, name, shape, dtype):
     @jax.jit
     def step(params, model_state, opt_state, batch, clean):
         def losses_fn(params, batch):
-            (logits, features), state = model.apply(
-                params, model_state, batch["image"], train=True, with_features=True
-            )
-            aux = {"logits": logits, "features": features, "state": state}
-            return cross_entropy(logits, batch["label"]), aux
+            logits, state = model.apply(params, model_state, batch["image"], train=True)
+            return cross_entropy(logits, batch["label"]), {"state": state}
 
-        options = {"lookahead_mask": head} if method == "head" else {}
-        value_and_grad = get_method("l2rw" if options else method).value_and_grad(
-            losses_fn, lambda *args: losses_fn(*args)[0].mean(), rng=jax.random.key(0), **options
+        weighting = l2rw(mask=output_layer) if method == "head" else by_method(method)(rate(name))
+        value_and_grad = reweighted_value_and_grad(
+            losses_fn,
+            lambda *args: losses_fn(*args)[0],
+            weighting=weighting,
+            has_aux=True,
         )
-        batch = batch | {"learning_rate": rate(name)}
-        (loss, aux), grads = value_and_grad(params, batch, clean)
+        both = split_weighting(params) if method == "mwnet" else params
+        (loss, aux), grads = value_and_grad(both, batch, clean)
+        grads = grads[0] | {"weighting": grads[1]} if method == "mwnet" else grads
         updates, opt_state = tx.update(grads, opt_state, params)
         params = optax.apply_updates(params, updates)
         return params, aux.aux["state"], opt_state, aux.weights, loss
@@ -106,18 +110,14 @@ def ours(method, name, shape, dtype):
         return history
 
 
-def head(params):
-    return {layer: layer == "output" for layer in params}
-
-
 def rate(name):
     return 0.01 if name == "lenet" else 0.1
 
 
 def theirs(form, name, shape, dtype, count=10):
     """The same by PyTorch."""
-    if form in ("higher", "torchopt"):
-        pytest.importorskip(form, reason=f"{form}, of the extra `torch`, is not installed")
+    if form == "higher":
+        pytest.importorskip("higher", reason="higher, of the extra `torch`, is not installed")
     method = METHODS.get(form, "l2rw")
     network = make_network(name, shape, dtype, method)
     optimizer = steps.make_optimizer(network, rate=rate(name), weight_decay=DECAY)
@@ -167,8 +167,7 @@ def means(model_state):
 # Every reweighted form is held against ResNet's layers, one form of each kind against LeNet's.
 REPEATED = [
     *((form, "lenet") for form in ("forward_ad_separate", "forward_ad_shared", "higher")),
-    *((form, "lenet") for form in ("torchopt", "create_graph")),
-    *(("higher", "resnet-8"), ("plain", "resnet-8")),
+    *(("create_graph", "lenet"), ("higher", "resnet-8"), ("plain", "resnet-8")),
 ]
 
 

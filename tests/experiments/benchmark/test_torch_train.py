@@ -76,7 +76,7 @@ def test_what_only_ours_can_do_is_refused(tmp_path):
     config = tiny()
     config.optimizer = "adam"
     with pytest.raises(
-        ConfigError, match=r"config.optimizer: got 'adam'; PyTorch's side takes only"
+        ConfigError, match=r"config.optimizer: got 'adam'; PyTorch's side takes only the default"
     ):
         train.train_and_evaluate(config, tmp_path / "run")
     config = tiny()
@@ -84,6 +84,32 @@ def test_what_only_ours_can_do_is_refused(tmp_path):
     with pytest.raises(ConfigError, match="takes one of baseline, random, l2rw"):
         train.train_and_evaluate(config, tmp_path / "run")
     assert not (tmp_path / "run").exists()
+
+
+def test_every_field_that_pytorch_does_not_honour_is_refused_by_name():
+    defaults = files.flatten(default_config().to_dict())
+    assert defaults.keys() >= train.HONOURED
+    others = {bool: lambda x: not x, int: lambda x: x + 1, float: lambda x: x + 0.5}
+    others |= {str: lambda x: f"{x}?", tuple: lambda x: (*x, 7)}
+    wrong = []
+    for field, default in defaults.items():
+        config = default_config()
+        config.update_from_flattened_dict({field: others[type(default)](default)})
+        try:
+            train.check_fields(config)
+            refused = ""
+        except ConfigError as error:
+            refused = str(error).partition(":")[0]
+        if refused != ("" if field in train.HONOURED else f"config.{field}"):
+            wrong.append((field, refused))
+    assert not wrong
+
+
+def test_a_field_that_is_new_is_refused():
+    config = default_config().unlock()
+    config.l2rw = {"temperature": 2.0}
+    with pytest.raises(ConfigError, match=r"config\.l2rw\.temperature: got 2\.0"):
+        train.check_fields(config)
 
 
 def test_the_rate_drops_where_optax_s_does():

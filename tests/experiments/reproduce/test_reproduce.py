@@ -14,7 +14,8 @@ import numpy as np
 import pytest
 from jax.errors import JaxRuntimeError
 
-from experiments.reproduce import execute, report
+from experiments.reproduce import plan as plans
+from experiments.reproduce import report
 from experiments.reproduce.plan import make_plan
 from experiments.reproduce.scales import SCALES
 from experiments.reproduce.targets import TARGETS
@@ -190,7 +191,7 @@ def test_what_comes_after_the_main_phase_counts_with_ft_only(tmp_path):
     assert {run["last_chunk"]["step"] for run in stored["runs"]} == {1000}  # of the main phase
 
 
-def test_errors_are_what_accuracy_lacks_and_seconds_a_replica_s_share(tmp_path):
+def test_errors_are_what_accuracy_lacks_and_seconds_a_seed_s_share(tmp_path):
     plan = make_plan("figure3", "paper", rows=["Ours"], columns=["0.9"], seeds=2)
     values = iter([(0.9, 0.8), (0.99, 0.6)])
     for folder, config in plan.runs.items():
@@ -224,8 +225,10 @@ def test_a_report_says_what_is_quoted_what_is_missing_and_of_what_size(tmp_path)
     assert "ES" not in text and "FT" not in text.split("\n\n")[0]  # no row has them
     stored = json.loads((tmp_path / "out.json").read_text())
     assert [run["folder"] for run in stored["runs"]] == done
-    assert stored["runs"][0]["device"] == "a device" and stored["note"] == "A note."
-    assert stored["runs"][0]["config"]["method"] == "random"
+    assert stored["device"] == "a device" and stored["note"] == "A note."
+    assert stored["config"]["method"] == "random"
+    assert [run["config"] for run in stored["runs"]] == [{}, {"seed": 1}]  # what differs
+    assert not any("device" in run for run in stored["runs"])
     assert stored["runs"][0]["last_chunk"]["test_accuracy"] == 0.5
     assert stored["runs"][0]["largest_grad_norm"] == 3.0
 
@@ -294,24 +297,24 @@ def test_the_time_that_is_left_is_that_of_the_steps_that_are_left(tmp_path):
     plan = make_plan("figure3", "cpu", rows=["Ours"])
     folders = list(plan.runs)
     (tmp_path / folders[1] / "checkpoints" / "250").mkdir(parents=True)
-    text = execute.describe(plan, tmp_path, {folders[0]})
+    text = plans.describe(plan, tmp_path, {folders[0]})
     assert f"{folders[0]}: 500 of 500 steps done\n{folders[1]}: 250 of 500 steps done\n" in text
     minutes = 13.5 * 500 * SCALES["cpu"]["imbalance"].seconds["l2rw"] / 60
     assert f"15 runs; time left: about {minutes:.0f} minutes of one core" in text
 
 
-def test_the_steps_of_replicas_are_those_of_each_of_their_seeds(tmp_path):
+def test_the_steps_of_seeds_side_by_side_are_those_of_each(tmp_path):
     saved = {"seeds0-9/checkpoints": 4000, "seeds10-11/checkpoints": 8000, "seed3/checkpoints": 50}
     for place, step in saved.items():
         (tmp_path / place / str(step)).mkdir(parents=True)
     (tmp_path / "seed3/checkpoints/100.orbax-checkpoint-tmp-17").mkdir()  # killed as it saved
-    assert execute.steps_done(tmp_path / "seed3") == 4000
-    assert execute.steps_done(tmp_path / "seed10") == 8000
-    assert execute.steps_done(tmp_path / "seed12") == 0
+    assert plans.steps_done(tmp_path / "seed3") == 4000
+    assert plans.steps_done(tmp_path / "seed10") == 8000
+    assert plans.steps_done(tmp_path / "seed12") == 0
 
 
 @pytest.mark.parametrize("raised", [True, False])
-def test_of_replicas_those_without_a_result_are_named(raised, tmp_path, monkeypatch):
+def test_of_seeds_side_by_side_those_without_a_result_are_named(raised, tmp_path, monkeypatch):
     plan = make_plan("figure3", "paper", rows=["Ours"], columns=["0.9"], seeds=3)
     folders = list(plan.runs)
 
@@ -324,8 +327,8 @@ def test_of_replicas_those_without_a_result_are_named(raised, tmp_path, monkeypa
             raise error
         return [{"test_accuracy": 0.5}, error, {"test_accuracy": 0.5}]
 
-    monkeypatch.setattr(execute, "train_seeds", train_seeds)
-    assert execute.train(plan, tmp_path, plan.groups) == {folders[1]: "seed 1: not finite"}
+    monkeypatch.setattr(plans, "train_seeds", train_seeds)
+    assert plans.train(plan, tmp_path, plan.groups) == {folders[1]: "seed 1: not finite"}
 
 
 def test_a_run_that_ended_without_a_result_is_not_finished(tmp_path):
@@ -350,8 +353,8 @@ def test_a_group_that_cannot_go_on_leaves_the_others_and_is_named(tmp_path, monk
         return [{"test_accuracy": 0.5}]
 
     todo = [None, *errors, None]
-    monkeypatch.setattr(execute, "train_seeds", train_seeds)
-    failed = execute.train(plan, tmp_path, plan.groups)
+    monkeypatch.setattr(plans, "train_seeds", train_seeds)
+    failed = plans.train(plan, tmp_path, plan.groups)
     assert list(failed) == list(plan.runs)[1:4] and not todo
     out = capsys.readouterr().out
     assert out.count("test accuracy 0.5000\n") == 2 and "error: in use\n" in out

@@ -1,118 +1,128 @@
-"""The cost model: its arithmetic in closed form, and stored results that follow from it."""
+"""The program on tiny sizes: what it writes, and that a failure is a row."""
 
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 
+import forked
 import pytest
 
-from experiments.scaling import model, report
+from experiments.benchmark.timing import Ready
+from experiments.scaling import options, report, virtual_devices
 
-RESULTS = Path(__file__).parents[3] / "results"
-STORED = json.loads((RESULTS / "scaling.json").read_text())
-SMALL = model.Network(params=1000, flops=1e6, activations=100)
-
-
-def test_all_reduce():
-    def seconds(n, size=8e6, hop=1e-6):
-        return model.all_reduce_seconds(size, [(n, 1e9, hop)])
-
-    assert seconds(1) == 0
-    assert seconds(4) == pytest.approx(2 * 3 / 4 * 8e-3 + 2 * 3 * 1e-6)
-    assert all(seconds(n) < seconds(2 * n) < 2 * 8e-3 + 4 * n * 1e-6 for n in (1, 2, 4, 128))
-    # Rings within rings send what one ring sends; only the hops are fewer.
-    nested = model.all_reduce_seconds(8e6, [(8, 1e9, 0), (32, 1e9, 0)])
-    assert nested == pytest.approx(seconds(256, hop=0))
+ROOT = Path(__file__).parents[3]
 
 
-@pytest.mark.parametrize("kind", model.HARDWARE)
-def test_tiers_hold_all_devices(kind):
-    for devices in model.DEVICES:
-        (inner, _, _), (outer, _, _) = model.HARDWARE[kind].tiers(devices)
-        assert inner * outer == devices
-
-
-def test_networks_by_hand():
-    # 2 flops a weight, one a bias, one a ReLU.
-    small = model.network("mlp-8", (2, 2, 1), num_classes=3)
-    assert small == (4 * 8 + 8 + 8 * 3 + 3, 2 * 4 * 8 + 8 + 8 + 2 * 8 * 3 + 3, 0)
-    # Three convolutions of 16 channels, then two of 32 and two of 64 at half the side each.
-    narrow = model.network("resnet-8", (8, 8, 3))
-    assert narrow.activations == 3 * 16 * 64 + 2 * 32 * 16 + 2 * 64 * 4
-    assert model.network("resnet-32").params == pytest.approx(0.46e6, rel=0.01)
-    # With the paper's shortcuts, which have no parameters.
-    assert model.network("wrn-28-10").params == pytest.approx(36.2e6, rel=0.01)
-
-
-@pytest.mark.parametrize(
-    ("batch", "memory", "one"),
-    [(10, 1e15, 10 * 1e6 / 0.35e9), (10, 1e5, (10 * 1000 + 4000) / 0.8e5)],
-    ids=["arithmetic", "memory"],
-)
-def test_step_by_hand(batch, memory, one):
-    hardware = model.Hardware(1e9, memory, lambda devices: [(devices, 1e6, 1e-3)])
-    got = model.step(SMALL, hardware, 4, batch)
-    reduce = 2 * 3 / 4 * 4000 / 0.8e6 + 2 * 3 * 1e-3
-    compute = 8 * one + 20_000 / (0.8 * memory)
-    scalars = 2 * 2 * 2 * 1e-3  # two numbers, up and down a tree of two levels
-    assert got["teraflop"] == pytest.approx(8 * batch * 1e-6)
-    assert got["gigabytes"] == pytest.approx((8 * (batch * 1000 + 4000) + 20_000) / 1e9)
-    assert got["compute_ms"] == pytest.approx(1e3 * compute)
-    assert got["all_reduce_ms"] == pytest.approx(1e3 * reduce)
-    assert got["in_sequence_ms"] == pytest.approx(1e3 * (compute + scalars + 2 * reduce))
-    assert reduce < 2 * one  # hidden
-    assert got["overlapped_ms"] == pytest.approx(1e3 * (compute + scalars))
-    alone = model.step(SMALL, hardware, 1, batch)
-    assert alone["overlapped_ms"] == alone["in_sequence_ms"] == alone["compute_ms"]
-
-
-def test_what_is_too_long_to_hide_counts():
-    hardware = model.Hardware(1e9, 1e15, lambda devices: [(devices, 1e3, 0.0)])
-    got = model.step(SMALL, hardware, 2, 1)
-    shown = got["overlapped_ms"] - got["compute_ms"]
-    assert shown == pytest.approx(2 * (got["all_reduce_ms"] - 1e3 * 2 * 1e6 / 0.35e9))
-
-
-def test_the_batch_that_hides_an_all_reduce_is_the_least():
-    for row in STORED["rows"]:
-        size = model.Network(**STORED["networks"][row["model"]])
-        hardware, least = model.HARDWARE[row["hardware"]], row["hiding_batch"]
-        backward = [2e3 * model.pass_seconds(size, hardware, b) for b in (least - 1, least)]
-        assert backward[1] >= row["all_reduce_ms"]
-        assert least == 0 or backward[0] < row["all_reduce_ms"]
-
-
-def test_stored_rows_follow_from_the_model():
-    for row in STORED["rows"]:
-        size = model.Network(**STORED["networks"][row["model"]])
-        again = model.modelled_row(row["model"], size, row["hardware"], row["devices"])
-        assert again == pytest.approx(row)
-        for kind in ("weak", "strong"):
-            assert 0 < row[f"{kind}_in_sequence"] <= row[f"{kind}_overlapped"] <= 1
-
-
-def test_measured_rows_are_the_benchmark_s():
-    rows = json.loads((RESULTS / "benchmark-cpu.json").read_text())["rows"]
-    ours = [r for r in rows if r["implementation"] in model.CLEAN_AND_TRAIN and not r["error"]]
-    assert [r["median_ms"] for r in ours] == [r["median_ms"] for r in STORED["measured"]]
-    for row in STORED["measured"]:
-        share = row["gigaflop_per_second"] / STORED["matmul_gigaflop_per_second"]
-        assert row["share"] == pytest.approx(share)
-
-
-def test_passes_are_those_of_the_compiled_steps():
-    """XLA counts every operation of the step that was timed; the model eight passes, or three."""
-    assert {row["implementation"] for row in STORED["measured"]} == set(model.CLEAN_AND_TRAIN)
-    for row in STORED["measured"]:
-        # The first layer needs no gradient of its input. In a perceptron that is much of the work.
-        least = 0.7 if row["model"].startswith("mlp") else 0.97
-        assert least <= row["xla_gigaflop"] / row["gigaflop"] <= 1.03
-
-
-def test_table():
-    rows = [{"x": 1.234, "y": "a"}, {"x": 0.5, "y": "b"}]
-    assert report.table(rows, {"name": "{y}", "share": "{x:.0%}"}).splitlines() == [
-        "| name | share |",
-        "|---|---|",
-        "| a | 123% |",
-        "| b | 50% |",
+@pytest.mark.slow
+def test_smoke(tmp_path):
+    output = tmp_path / "out" / "scaling"
+    command = [sys.executable, "-m", "experiments.scaling", "--smoke", "--minutes=4"]
+    done = subprocess.run(
+        [*command, f"--output={output}"],
+        cwd=ROOT,
+        env=os.environ | {"XLA_FLAGS": "", "JAX_PLATFORMS": "cpu"},
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stderr
+    written = json.loads(output.with_suffix(".json").read_text())
+    assert "--minutes=4" in written["command"]
+    assert written["device"].startswith("cpu") and written["versions"]["jax"]
+    rows = {(row["comparison"], row["setting"]): row for row in written["rows"]}
+    assert list(rows) == [
+        *(("steps a call", f"K = {k}") for k in (1, 10)),
+        *(("seeds side by side", str(count)) for count in (1, 2)),
+        *(("precision", dtype) for dtype in ("float32", "bfloat16")),
+        *(("images", where) for where in ("resident", "streamed")),
+        *(("checkpoints", every) for every in ("only at the end", "every 10 steps")),
     ]
+    for (_, setting), row in rows.items():
+        assert row["error"] is None, row
+        assert 0 < row["q1_ms"] <= row["median_ms"] <= row["q3_ms"] and row["rounds"] >= 1
+        assert f"| {setting} |" in done.stdout
+    assert rows["seeds side by side", "2"]["seeds"] == 2
+    assert rows["precision", "bfloat16"]["dtype"] == "bfloat16"
+    assert rows["images", "streamed"]["stream"] and not rows["images", "resident"]["stream"]
+    one, two = written["devices"]
+    assert (one["devices"], one["collectives"], two["devices"]) == (1, 0, 2)
+    assert one["error"] is two["error"] is None
+    # Two gradients; each example's weight, score and margin; the clean batch's draw; some scalars.
+    rest = two["collective_bytes"] - 2 * two["parameter_bytes"]
+    assert 0 <= rest <= 4 * (4 * 80 + 16)
+    assert {row["model"] for row in written["model"]["rows"]} == {"resnet-8"}
+    assert output.with_suffix(".md").read_text().strip() == done.stdout.strip()
+    assert output.with_suffix(".png").stat().st_size > 10_000
+
+
+def test_ratios_are_of_turns_in_the_same_round():
+    def prepared(seconds, steps=1):
+        turns = iter(seconds)
+        return lambda stack: Ready(lambda: next(turns), steps=steps)
+
+    first, second = [9.0, 2.0, 20.0, 2.0], [9.0, 6.0, 40.0, 8.0]  # the first turn is not timed
+    makers = {"one": prepared(first), "other": prepared(second, 2)}
+    one, other = options.measure("n", "m", makers, seconds=60, most=3)
+    assert (one["comparison"], one["model"], other["setting"]) == ("n", "m", "other")
+    assert (one["ratio"], one["median_ms"], one["steps_per_second"]) == (1.0, 2000.0, 0.5)
+    assert (other["ratio"], other["median_ms"]) == (1.5, 4000.0)
+    assert (other["ratio_q1"], other["ratio_q3"]) == (1.25, 1.75)
+
+
+def test_without_the_first_setting_there_are_no_ratios():
+    def broken(stack):
+        raise RuntimeError("no such | thing")
+
+    makers = {"one": broken, "other": lambda stack: Ready(lambda: 0.5)}
+    rows = options.measure("n", "m", makers, seconds=60, most=1)
+    assert rows[0]["error"] and "ratio" not in rows[1]
+    table = report.timed(rows).splitlines()
+    assert "no such / thing" in table[2]
+    assert len({line.count("|") for line in table[:4]}) == 1
+
+
+def test_another_loss_than_one_device_s_is_an_error():
+    def row(devices, loss, error=None):
+        return {"model": "m", "devices": devices, "loss": loss, "error": error}
+
+    rows = [row(1, 2.0), row(2, 2.0 + 2e-5), row(4, 2.1), row(8, float("nan"))]
+    rows = virtual_devices.compare_losses([*rows, row(8, None, "gone")])
+    assert [row["error"] for row in rows[:2]] == [None, None]
+    assert rows[1]["loss_difference"] == pytest.approx(1e-5)
+    assert rows[2]["error"] == "loss is 2.1, on one device 2"
+    assert rows[3]["error"] == "loss is nan, on one device 2"
+    assert rows[4]["error"] == "gone"
+
+
+def test_collectives():
+    text = """
+  %all-reduce.1 = (f32[2,3]{1,0}, bf16[4]{0}, pred[]) all-reduce(%a, %b, %c), channel_id=1
+  %x = f32[7]{0} get-tuple-element(%all-reduce.1), index=0
+  ROOT %g = s32[8]{0} all-gather(%x), dimensions={0}
+"""
+    found = virtual_devices.collectives(text)
+    assert found == {"collectives": 2, "collective_bytes": 24 + 8 + 1 + 32}
+
+
+def test_a_process_that_fails_is_a_row(monkeypatch):
+    def run(command, env, **options):
+        assert command[-1] == "mlp-8" and env["XLA_FLAGS"].endswith("=2")
+        return subprocess.CompletedProcess(command, 1, "", "Traceback:\nTypeError: no\n")
+
+    monkeypatch.setattr(subprocess, "run", run)
+    rows = virtual_devices.measure(["mlp-8"], [2])
+    assert rows == [{"model": "-", "devices": 2, "error": "TypeError: no"}]
+
+
+MISTAKES = {
+    "--minutes=nan": "--minutes: got nan; takes a positive number",
+    "--minutes=-inf": "--minutes: got -inf",
+    "--output=/dev/null/x": "--output: ",
+    "--config=configs/digits.py": "--config: this program takes none",
+}
+
+
+def test_a_mistake_is_one_line_and_leaves_nothing(tmp_path):
+    forked.check_refusals({"scaling": MISTAKES}, tmp_path, ["experiments.scaling.options"])

@@ -1,23 +1,20 @@
-"""What `experiments.scaling.throughput` compares, each on the trainer's own compiled calls."""
+"""The trainer's options that cost time or save it, each timed on its own compiled calls."""
 
 import contextlib
 import functools
 import tempfile
 import time
 
-import jax
+import numpy as np
 
 from configs import digits
 from experiments.benchmark import timing
-from experiments.scaling.throughput_report import add_ratios
 from experiments.scaling.trainer import compile_call
 from l2rw_jax import data
 from l2rw_jax.training import train_and_evaluate
 from l2rw_jax.training.batches import steps_per_call
 
 LEAST = 3  # rounds
-# Dense bfloat16 peaks by NVIDIA's datasheets (SXM), flop/s.
-PEAKS = {"A100": 312e12, "H100": 989e12, "H200": 989e12}
 IMAGES = "synthetic-28x28x1-10"  # as large as MNIST's
 CIFAR = {"dataset": "synthetic-32x32x3-10", "pad": 4, "flip": True, "weight_decay": 2e-4}
 TINY = {"batch_size": 8, "clean_batch_size": 8}
@@ -50,11 +47,10 @@ def prepare(stack, config, per_call, steps, lead=0):
       A ``timing.Ready``.
     """
     call = compile_call(stack, config, per_call)
-    about = {field: config[field] for field in ("dataset", "dtype", "replicas", "stream")}
-    about |= {"batch": config.batch_size, "clean_batch": config.clean_batch_size}
-    about |= {"compile_seconds": call.compile_seconds, "steps_per_call": per_call}
-    if peak() and config.replicas == 1:  # of one step: XLA counts a loop's body once
-        about |= {"flops": call.flops(), "peak": peak()}
+    about = {field: config[field] for field in ("dataset", "dtype", "stream")}
+    about |= {"seeds": config.replicas, "batch": config.batch_size}
+    about |= {"clean_batch": config.clean_batch_size, "steps_per_call": per_call}
+    about["compile_seconds"] = call.compile_seconds
 
     def turn():
         if lead:
@@ -104,9 +100,9 @@ def comparisons(*, gpu, smoke):
     if not gpu and not smoke:  # see compile.py: why the trainer makes no loop of these
         found["steps a call", "lenet"] = {f"K = {k}": call("lenet", k, 10) for k in (1, 10)}
     for model in (mlp, *networks[:1]):
-        found["replicas", model] = {
-            str(r): call(model, most, most, replicas=r)
-            for r in ((1, 2) if smoke else (1, 2, 5, 10))
+        found["seeds side by side", model] = {
+            str(count): call(model, most, most, replicas=count)
+            for count in ((1, 2) if smoke else (1, 2, 5, 10))
         }
     for model in (mlp, *networks):
         found["precision", model] = {
@@ -159,7 +155,7 @@ def measure(name, model, makers, *, seconds, least=LEAST, most=None):
       most: rounds at most.
 
     Returns:
-      Dicts; those of settings that did not run have ``error`` and no figures.
+      Dicts; those of settings that did not run have ``error`` and no times.
     """
     with contextlib.ExitStack() as stack:
         made = {setting: functools.partial(make, stack) for setting, make in makers.items()}
@@ -169,7 +165,26 @@ def measure(name, model, makers, *, seconds, least=LEAST, most=None):
     return add_ratios(found, times)
 
 
-def peak():
-    """The device's peak in flop/s; None where ``PEAKS`` does not know it."""
-    kind = jax.devices()[0].device_kind
-    return next((flops for name, flops in PEAKS.items() if name in kind), None)
+def add_ratios(rows, times):
+    """Adds speeds to the rows of ``timing.measure``, and ratios of turns in the same round.
+
+    Args:
+      rows: ``{setting: row}``.
+      times: ``{setting: [seconds a step, of each round]}``, of the settings that ran.
+
+    Returns:
+      The rows, a list; the ratios are to the first of them.
+
+    >>> rows = {"a": {"median_ms": 2.0}, "b": {"median_ms": 4.0}}
+    >>> add_ratios(rows, {"a": [0.002, 0.002], "b": [0.004, 0.004]})[1]["ratio"]
+    2.0
+    """
+    first = times.get(next(iter(rows)))
+    for setting, seconds in times.items():
+        row = rows[setting]
+        row["steps_per_second"] = 1e3 / row["median_ms"]
+        if first:
+            ratios = np.array(seconds) / first
+            for field, share in (("ratio_q1", 25), ("ratio", 50), ("ratio_q3", 75)):
+                row[field] = float(np.percentile(ratios, share))
+    return list(rows.values())
