@@ -45,7 +45,9 @@ class Recipe(NamedTuple):
         """
         if facts.get("feature_columns") is None:
             return None
-        columns, missing = list(map(str, facts["feature_columns"])), facts["missing_values"]
+        columns, missing = facts["feature_columns"], facts["missing_values"]
+        if not isinstance(columns, list) or not all(isinstance(name, str) for name in columns):
+            raise ValueError("the columns are no list of texts")
         medians = {name: float(missing["medians"][name]) for name in columns}
         indicators = [name for name in columns if name in missing["indicators"]]
         codes = {name: list(missing["codes"].get(name, [])) for name in columns}

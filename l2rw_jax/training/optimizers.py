@@ -207,12 +207,14 @@ def _reason_against(argument: str, value: Any, default: Any, *, rate: bool) -> s
     """What an argument takes if not this value; else an empty text."""
     if type(value) is type(default) and value == default:
         return ""
-    numbers = value if isinstance(value, tuple | list | dict) else [value]
+    if isinstance(value, dict) and argument != "boundaries_and_scales":
+        return "a number, text, True, False, None, or a tuple of numbers"
+    numbers = value if isinstance(value, tuple | list) else [value]
     if isinstance(value, dict):
         numbers = [*value, *value.values()]
     for number in numbers:
         if not isinstance(number, int | float | str | None):
-            return "numbers, text, True, False, None, or tuples of numbers"
+            return "a number, text, True, False, None, or a tuple of numbers"
         if isinstance(number, float) and not math.isfinite(number):
             return "finite numbers"
     if isinstance(default, int | float) and not isinstance(value, int | float):

@@ -11,6 +11,8 @@ import pytest
 from made_up import CLASSES, blobs, write_images
 from untrained import untrained
 
+from l2rw_jax.audit.features import Recipe
+
 
 @pytest.fixture
 def stand_in():
@@ -28,7 +30,7 @@ def audits(tmp_path_factory):
     images = np.random.default_rng(0).integers(0, 256, (60, 4, 4, 3), np.uint8)
     facts = {"program": "l2rw-audit", "image_size": None, "feature_columns": None}
     for name, rows, fact in (
-        ("table", X, {"feature_columns": list(frame)}),
+        ("table", X, Recipe(list("abcd"), dict.fromkeys("abcd", 0.0), [], {}).facts()),
         ("pictures", images, {"image_size": 4}),
     ):
         (root / name).mkdir()

@@ -1,20 +1,18 @@
 """Training in memory is the trainer's step, network by network, on rows that are read as drawn."""
 
-import functools
-
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from l2rw_jax import data
+from l2rw_jax import data, l2rw
 from l2rw_jax.methods import get_method
 from l2rw_jax.models import create_model
 from l2rw_jax.training import ConfigError, RunError, default_config, validate
 from l2rw_jax.training import fit as fit_module
 from l2rw_jax.training.batches import make_batches
 from l2rw_jax.training.fit import fit, probabilities, recipe
-from l2rw_jax.training.optimizers import make_inner, make_optimizer, make_schedule
+from l2rw_jax.training.optimizers import make_lookahead, make_optimizer, make_schedule
 from l2rw_jax.training.prepare import Part, RunData
 from l2rw_jax.training.state import create_state, mean_over_draws, method_params, seed_keys
 from l2rw_jax.training.step import make_step
@@ -35,7 +33,7 @@ def config_of(**fields):
     config = default_config()
     config.update(model="mlp-8", batch_size=16, clean_batch_size=16, clean_size=40, seed=3)
     config.update(steps=10, log_every=5, eval_every=10, checkpoint_every=10)
-    config.update(fields)
+    config.update_from_flattened_dict(fields)
     return config
 
 
@@ -46,7 +44,7 @@ def assert_close(a, b):
 @pytest.mark.parametrize(
     "fields",
     [
-        {"method": "l2rw", "inner": "sgd(momentum=0.9)"},
+        {"method": "l2rw", "l2rw.lookahead": "sgd(momentum=0.9)"},
         {"method": "evidence"},
         {"method": "s_model", "ema": 0.5},
         {"method": "baseline", "balanced": True},
@@ -70,17 +68,16 @@ def test_one_network_is_the_loop_of_its_steps(fields):
         test_labels=None,
     )
     method = get_method(config.method)
-    inner = None
-    if config.inner:
-        inner = make_inner(config)
-        looking_ahead = functools.partial(method.value_and_grad, inner=inner)
-        method = method._replace(value_and_grad=looking_ahead)
+    lookahead = make_lookahead(config)
+    if lookahead:
+        method = method._replace(weighting=lambda info: l2rw(lookahead))
     batches = make_batches(config, balanced=config.balanced)
-    fields = {"schedule": make_schedule(config), "inner": inner, "ema": config.ema}
+    fields = {"schedule": make_schedule(config), "ema": config.ema}
     step = make_step(method, model, optimizer, batches, **fields)
     init_key, key = seed_keys(3)
     own = method_params(method, init_key, jnp.asarray(run_data.confusion))
-    state = create_state(init_key, model, optimizer, 300, own, inner=inner, ema=config.ema > 0)
+    options = {"lookahead": lookahead, "ema": config.ema > 0}
+    state = create_state(init_key, model, optimizer, 300, own, **options)
     run_data = jax.tree.map(jnp.asarray, run_data)
     jitted = jax.jit(step)
     for _ in range(config.steps):

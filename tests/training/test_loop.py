@@ -68,7 +68,9 @@ def test_a_finished_run_is_not_run_again(tmp_path):
     [
         {"method": "random"},
         pytest.param({"method": "mwnet"}, marks=pytest.mark.slow),
-        pytest.param({"method": "l2rw", "score_every": 7}, marks=pytest.mark.slow),
+        pytest.param(
+            {"method": "l2rw", "l2rw.lookahead": "sgd(momentum=0.9)"}, marks=pytest.mark.slow
+        ),
     ],
 )
 def test_a_run_stopped_between_checkpoints_goes_on_bit_for_bit(fields, tmp_path, monkeypatch):
@@ -157,14 +159,24 @@ def test_a_folder_of_another_config_is_refused_and_left_alone(tmp_path, fields, 
             {"schedule": "cosine_decay_schedule", "finetune_steps": 10},
             r"config.finetune_steps: got 10; takes 0 with a schedule that ends at a rate of 0",
         ),
-        ({"inner": "adam"}, r"config.inner=adam: .*eps_root"),
+        ({"l2rw.lookahead": "adam"}, r"config.l2rw.lookahead=adam: .*eps_root"),
         ({"optimizer": "contrib.schedule_free_sgd"}, r"trains are not those to evaluate"),
         ({"optimizer": "adam(mu_dtype='int32')"}, r"its state is int32, which holds no averages"),
         ({"optimizer": "adam(mu_dtype='complex64')"}, r"its state is complex64"),
         ({"optimizer": "adamw(mask={'kernel': True})"}, r"config.optimizer: got"),
-        ({"method": "baseline", "inner": "garbage(("}, r"config.inner: got 'garbage\(\('"),
-        ({"inner": "rate"}, r"config.inner: got 'rate'"),
-        ({"lookahead_mask": "head/*"}, r"config.lookahead_mask: got 'head/\*'.*'output/kernel'"),
+        ({"method": "baseline", "l2rw.mask": "x"}, r"config.l2rw.mask: .*only l2rw uses it"),
+        ({"l2rw.lookahead": "garbage(("}, r"config.l2rw.lookahead: got 'garbage\(\('"),
+        ({"l2rw.lookahead": "rate"}, r"config.l2rw.lookahead: got 'rate'"),
+        (
+            {"optimizer": "sgd(momentum={})"},
+            r"config.optimizer: .*momentum: got \{\}; takes",
+        ),
+        ({"optimizer": "sgd(momentum=...)"}, r"config.optimizer: .*momentum: got Ellipsis; takes"),
+        (
+            {"optimizer": "sgd(momentum=1j)"},
+            r"config.optimizer: .*momentum: got 1j; takes a number",
+        ),
+        ({"l2rw.mask": "head/*"}, r"config.l2rw.mask: got 'head/\*'.*'output/kernel'"),
         ({"pad": 100_000}, r"config.pad: got 100000; takes at most 8, the side of an image"),
         ({"model": "mlp-60000-60000-60000"}, r"config.model=.*GiB"),
         ({"noise.kind": "background", "noise.background": 12}, r"^config.noise.background"),

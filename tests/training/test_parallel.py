@@ -140,13 +140,13 @@ def test_micro_batches_are_the_whole_batch(method):
     _assert_equal(_train(method=method, micro_batches=4), _train(method=method))
 
 
-L2RW_OPTIONS = {"weighting": "relative", "equal_share": 0.3, "clean_smoothing": 0.1}
-L2RW_OPTIONS |= {"score_every": 2}
+L2RW_OPTIONS = {"l2rw.lookahead": "sgd(momentum=0.9)", "l2rw.mask": "output/*"}
+L2RW_OPTIONS |= {"l2rw.min_weight": 1e-3, "clean_smoothing": 0.1}
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("engine", [PMAP, JIT])
-def test_l2rw_s_other_weights_are_those_of_the_whole_batch(engine):
+def test_l2rw_s_options_are_those_of_the_whole_batch(engine):
     got = _train(method="l2rw", **L2RW_OPTIONS, **engine)
     _assert_equal(got, _train(method="l2rw", **L2RW_OPTIONS))
 

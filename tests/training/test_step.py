@@ -1,19 +1,16 @@
 """The step is a pure function of the state; its update and its metrics are what they say."""
 
-import functools
-
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from l2rw_jax._weightings import by
 
-from l2rw_jax import losses
+from l2rw_jax import by_loss, losses
 from l2rw_jax.data import sample, sample_without_replacement
 from l2rw_jax.methods import Method, get_method
 from l2rw_jax.models import Model, create_model
-from l2rw_jax.training import ConfigError, default_config, resolve
+from l2rw_jax.training import default_config
 from l2rw_jax.training.batches import make_batches
 from l2rw_jax.training.optimizers import make_optimizer, make_schedule, with_weighting
 from l2rw_jax.training.prepare import prepare
@@ -30,7 +27,6 @@ def make_step(config, model, optimizer, **options):
         "schedule": make_schedule(config),
         "clean_smoothing": config.clean_smoothing,
         "clean_weight_decay": config.clean_weight_decay,
-        "score_every": config.score_every,
         "ema": config.ema,
     }
     return make_step_of(method, model, optimizer, batches, **fields | options)
@@ -199,7 +195,7 @@ def test_a_learned_weighting_has_adam_with_l2_and_the_network_its_own_optimizer(
 def test_a_method_is_told_the_learning_rate_of_the_step():
     """That of the optimizer, which counts good steps."""
     config, model, optimizer, state, run_data = _setup(boundaries=(4,), steps=100)
-    method = Method(by(lambda losses, batch, rng, axis: batch["learning_rate"] * (losses > 0)))
+    method = Method(lambda info: by_loss(lambda losses, batch: info.learning_rate * (losses > 0)))
     batches = make_batches(config, balanced=False)
     options = {"schedule": make_schedule(config)}
     step = jax.jit(make_step_of(method, model, optimizer, batches, **options))
@@ -251,11 +247,9 @@ def test_the_batch_and_the_clean_batch_are_thinned_by_dropout_of_their_own():
     run_data, _ = prepare(config)
     keys = set()
 
-    def apply(params, model_state, images, *, train, rng, with_features):
+    def apply(params, model_state, images, *, train, rng):
         jax.debug.callback(lambda data: keys.add(tuple(data.tolist())), jax.random.key_data(rng))
-        assert with_features
-        logits = images.reshape(20, -1)[:, :10] * params["kernel"]
-        return (logits, logits), model_state
+        return images.reshape(20, -1)[:, :10] * params["kernel"], model_state
 
     model = Model(init=lambda key: ({"kernel": jnp.ones(10)}, {}), apply=apply)
     optimizer = make_optimizer(config)
@@ -310,42 +304,6 @@ def test_the_clean_loss_takes_label_smoothing():
     own = log_p[jnp.arange(50), run_data.clean.label[rows]]
     want = -(0.8 * own + 0.2 * log_p.mean(1)).mean()
     np.testing.assert_allclose(metrics["clean_loss"], want, rtol=1e-6)
-
-
-def test_examples_keep_their_weights_from_one_step_that_scores_to_the_next():
-    config, model, optimizer, _, run_data = _setup(score_every=2, batch_size=600)
-    num_train = len(run_data.train.index)
-    create = functools.partial(create_state, jax.random.key(0), model, optimizer, num_train)
-    every = jax.jit(make_step(config, model, optimizer, score_every=1))
-    step = jax.jit(make_step(config, model, optimizer))
-    want, _ = every(create(), run_data, KEY)
-    first, metrics = step(create(keep_weights=True), run_data, KEY)
-    np.testing.assert_allclose(first.weight_sum, want.weight_sum, rtol=1e-4, atol=1e-7)
-    assert np.isfinite(metrics["clean_loss"])
-    drawn = np.asarray(first.weight_count) > 0
-    np.testing.assert_array_equal(np.isnan(first.kept_weight), ~drawn)
-    once = np.asarray(first.weight_count) == 1
-    np.testing.assert_array_equal(first.kept_weight[once], first.weight_sum[once])
-
-    second, metrics = step(first, run_data, KEY)
-    rows = np.asarray(sample(jax.random.split(jax.random.fold_in(KEY, 1), 5)[0], num_train, 600))
-    weights = np.asarray(first.kept_weight)[rows]
-    assert 100 < np.isnan(weights).sum() < 500
-    weights = np.where(np.isnan(weights), 1 / 600, weights)
-    want = np.bincount(rows, weights / weights.sum(), num_train)
-    np.testing.assert_allclose(second.weight_sum - first.weight_sum, want, rtol=1e-4, atol=1e-7)
-    np.testing.assert_array_equal(second.kept_weight, first.kept_weight)
-    assert np.isnan(metrics["clean_loss"])  # which it does not look at
-
-    third, _ = step(second, run_data, KEY)
-    assert np.isnan(third.kept_weight).sum() < np.isnan(first.kept_weight).sum()
-
-
-def test_convolutions_on_a_cpu_score_in_every_step():
-    config = default_config()
-    config.update_from_flattened_dict({"model": "lenet", "score_every": 2})
-    with pytest.raises(ConfigError, match=r"config.score_every: got 2; takes 1 with convolutions"):
-        resolve(config)
 
 
 def test_a_class_without_examples_leaves_the_transition_finite():
