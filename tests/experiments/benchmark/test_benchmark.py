@@ -1,10 +1,7 @@
 """The benchmark on tiny sizes: what it writes, and that a failure is a row."""
 
 import json
-import os
-import subprocess
 import sys
-from pathlib import Path
 
 import forked
 import pytest
@@ -13,24 +10,16 @@ from experiments.benchmark import implementations, ours, report, timing, torch_b
 from experiments.benchmark.setting import LENET, MLP, settings
 
 ONLY = ("ours plain", "ours l2rw forward", "torch plain", "torch forward_ad_separate")
-ROOT = Path(__file__).parents[3]
 TIMES_OF_A_ROW = {"median_ms": 2.0, "q1_ms": 1.0, "q3_ms": 3.0, "compile_seconds": 1.0}
 TIMES = ("median_ms", "q1_ms", "q3_ms", "compile_seconds", "over_plain")
 
 
 def test_smoke(tmp_path):
     output = tmp_path / "out" / "bench"
-    command = [sys.executable, "-m", "experiments.benchmark", "--smoke", f"--output={output}"]
-    command += ["--repeats=3", "--minutes=4", "--device=cpu"]
-    done = subprocess.run(
-        [*command, f"--only={','.join(ONLY)}"],
-        cwd=ROOT,
-        env=os.environ | {"XLA_FLAGS": ""},
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
-    assert done.returncode == 0, done.stderr
+    start = ["--smoke", f"--output={output}", "--repeats=3", "--minutes=4", "--device=cpu"]
+    start.append(f"--only={','.join(ONLY)}")
+    ((status, out, errors),) = forked.run("benchmark", [start], tmp_path / "done")
+    assert status == 0, errors
     written = json.loads(output.with_suffix(".json").read_text())
     assert "--repeats=3" in written["command"]
     assert written["device"] and written["versions"]["jax"]
@@ -43,14 +32,14 @@ def test_smoke(tmp_path):
             assert row["q1_ms"] <= row["median_ms"] <= row["q3_ms"]
             assert row["rounds"] == 3
         else:
-            assert not name.startswith("ours") and f"| {row['error']} |" in done.stdout
-        assert f"| {name} |" in done.stdout
+            assert not name.startswith("ours") and f"| {row['error']} |" in out
+        assert f"| {name} |" in out
     for name in ONLY[:2]:
         assert rows[name]["flops"] > 0 and rows[name]["memory_bytes"] > 0
     for mine, torch in zip(ONLY[:2], ONLY[2:], strict=True):
         if rows[torch]["error"] is None:  # they do the same work
             assert rows[torch]["first_loss"] == pytest.approx(rows[mine]["first_loss"], rel=1e-4)
-    assert output.with_suffix(".md").read_text().strip() == done.stdout.strip()
+    assert output.with_suffix(".md").read_text().strip() == out.strip()
     compared = all(rows[torch]["error"] is None for torch in ONLY[2:])
     assert output.with_suffix(".png").exists() == compared
 

@@ -1,11 +1,8 @@
 """Training in PyTorch: the same trajectory as ours, all of the data's way included."""
 
 import json
-import os
-import subprocess
-import sys
-from pathlib import Path
 
+import forked
 import jax
 import numpy as np
 import optax
@@ -17,8 +14,6 @@ from l2rw_jax.training import workdir as files
 torch = pytest.importorskip("torch", reason="the extra `torch` is not installed")
 
 from experiments.benchmark.torch_baseline import steps, train  # noqa: E402
-
-ROOT = Path(__file__).parents[3]
 
 
 def tiny():
@@ -129,20 +124,12 @@ def test_the_rate_drops_where_optax_s_does():
 @pytest.mark.slow
 def test_side_by_side(tmp_path):
     output = tmp_path / "out" / "both"
-    command = [sys.executable, "-m", "experiments.benchmark.side_by_side", "--seeds=1"]
-    command += [f"--workdir={tmp_path}/runs", "--config=configs/digits.py:smoke"]
-    command += ["--config.model=lenet"]
-    command += ["--config.learning_rate=0.01", "--config.batch_size=20"]
-    command += [f"--config.{name}=4" for name in ("steps", "log_every", "eval_every")]
-    done = subprocess.run(
-        [*command, "--methods=l2rw", f"--output={output}"],
-        cwd=ROOT,
-        env=os.environ | {"XLA_FLAGS": ""},
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
-    assert done.returncode == 0, done.stderr
+    start = ["--seeds=1", "--methods=l2rw", "--config=configs/digits.py:smoke"]
+    start += [f"--workdir={tmp_path}/runs", f"--output={output}", "--config.model=lenet"]
+    start += ["--config.learning_rate=0.01", "--config.batch_size=20"]
+    start += [f"--config.{name}=4" for name in ("steps", "log_every", "eval_every")]
+    ((status, out, errors),) = forked.run("benchmark.side_by_side", [start], tmp_path / "done")
+    assert status == 0, errors
     written = json.loads(output.with_suffix(".json").read_text())
     assert [(r["framework"], r["method"], r["seeds"]) for r in written["summary"]] == [
         ("ours", "l2rw", 1),
@@ -152,6 +139,6 @@ def test_side_by_side(tmp_path):
     assert written["differences"] == {"l2rw": {"mean": ours - theirs, "ci95": None}}
     assert abs(ours - theirs) <= 0.1
     assert "--seeds=1" in written["command"] and written["versions"]["torch"]
-    assert "| torch | l2rw |" in done.stdout
-    assert output.with_suffix(".md").read_text().strip() in done.stdout
+    assert "| torch | l2rw |" in out
+    assert output.with_suffix(".md").read_text().strip() in out
     assert output.with_suffix(".png").stat().st_size > 10_000

@@ -1,10 +1,7 @@
 """The program on tiny sizes: what it writes, and that a failure is a row."""
 
 import json
-import os
 import subprocess
-import sys
-from pathlib import Path
 
 import forked
 import pytest
@@ -12,22 +9,14 @@ import pytest
 from experiments.benchmark.timing import Ready
 from experiments.scaling import options, report, virtual_devices
 
-ROOT = Path(__file__).parents[3]
-
 
 @pytest.mark.slow
 def test_smoke(tmp_path):
     output = tmp_path / "out" / "scaling"
-    command = [sys.executable, "-m", "experiments.scaling", "--smoke", "--minutes=4"]
-    done = subprocess.run(
-        [*command, f"--output={output}"],
-        cwd=ROOT,
-        env=os.environ | {"XLA_FLAGS": "", "JAX_PLATFORMS": "cpu"},
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
-    assert done.returncode == 0, done.stderr
+    start = ["--smoke", "--minutes=4", f"--output={output}"]
+    done = forked.run("scaling", [start], tmp_path / "done", JAX_PLATFORMS="cpu")
+    ((status, out, errors),) = done
+    assert status == 0, errors
     written = json.loads(output.with_suffix(".json").read_text())
     assert "--minutes=4" in written["command"]
     assert written["device"].startswith("cpu") and written["versions"]["jax"]
@@ -42,7 +31,7 @@ def test_smoke(tmp_path):
     for (_, setting), row in rows.items():
         assert row["error"] is None, row
         assert 0 < row["q1_ms"] <= row["median_ms"] <= row["q3_ms"] and row["rounds"] >= 1
-        assert f"| {setting} |" in done.stdout
+        assert f"| {setting} |" in out
     assert rows["seeds side by side", "2"]["seeds"] == 2
     assert rows["precision", "bfloat16"]["dtype"] == "bfloat16"
     assert rows["images", "streamed"]["stream"] and not rows["images", "resident"]["stream"]
@@ -53,7 +42,7 @@ def test_smoke(tmp_path):
     rest = two["collective_bytes"] - 2 * two["parameter_bytes"]
     assert 0 <= rest <= 4 * (4 * 80 + 16)
     assert {row["model"] for row in written["model"]["rows"]} == {"resnet-8"}
-    assert output.with_suffix(".md").read_text().strip() == done.stdout.strip()
+    assert output.with_suffix(".md").read_text().strip() == out.strip()
     assert output.with_suffix(".png").stat().st_size > 10_000
 
 
