@@ -2,7 +2,6 @@
 
 import gc
 import os
-import pathlib
 import shutil
 from typing import Any
 
@@ -12,6 +11,8 @@ _flags = os.environ.get("XLA_FLAGS", "")
 _flags += " --xla_force_host_platform_device_count=8 --xla_cpu_multi_thread_eigen=false"
 os.environ["XLA_FLAGS"] = _flags.strip()
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
+# Most tests, and the programs that they start, compile much and compute little: XLA hurries.
+os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"] = "1"
 
 import hypothesis  # noqa: E402
 import jax  # noqa: E402
@@ -23,8 +24,6 @@ hypothesis.settings.load_profile("repeatable")
 
 # Not a module of doctests: audit/ has a conftest that is loaded first, under the same name.
 collect_ignore = ["conftest.py"]
-
-COSTS = ("test_cost", "test_misuse")
 
 
 def pytest_configure(config):
@@ -54,15 +53,18 @@ def pytest_collection_finish(session):
 
 
 @pytest.fixture(autouse=True)
-def quick_to_compile(request):
-    """The method's own tests compile much and compute little: XLA optimises less for them.
-
-    Not for tests of what a compiled program costs, nor for training: convolutions become slow.
-    """
-    own = request.path.parent == pathlib.Path(__file__).parent and request.path.stem not in COSTS
-    jax.config.update("jax_disable_most_optimizations", own)
-    yield
-    jax.config.update("jax_disable_most_optimizations", False)
+def optimized(request):
+    """Tests that are marked `optimized` are compiled as users compile."""
+    if request.node.get_closest_marker("optimized") is None:
+        yield
+        return
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        monkeypatch.delenv("JAX_DISABLE_MOST_OPTIMIZATIONS")  # of programs that the test starts
+        jax.config.update("jax_disable_most_optimizations", False)
+        jax.clear_caches()  # of programs that were made in a hurry
+        yield
+    jax.config.update("jax_disable_most_optimizations", True)
+    jax.clear_caches()
 
 
 @pytest.fixture

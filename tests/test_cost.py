@@ -12,6 +12,8 @@ from l2rw_jax.losses import cross_entropy
 from l2rw_jax.methods import get_method
 from l2rw_jax.models import create_model
 
+pytestmark = pytest.mark.optimized
+
 SHAPE = (16, 16, 3)
 CONVOLUTIONS = 7  # of ResNet-8
 

@@ -109,7 +109,12 @@ def head_only(params):
     return {name: name == "head" for name in params}
 
 
-@pytest.mark.parametrize("again", [False, True], ids=["kept", "computed again"])
+@pytest.mark.optimized
+@pytest.mark.parametrize(
+    "again",
+    [pytest.param(False, marks=pytest.mark.slow), True],
+    ids=["kept", "computed again"],
+)
 def test_the_forward_pass_is_one_in_a_loop(again):
     """By XLA's count: two loops forward could not be merged, as passes without a loop can.
 
@@ -152,9 +157,8 @@ CHECKPOINTS = {
 
 
 @pytest.mark.usefixtures("strict")
-@pytest.mark.parametrize(
-    "name", [n if n == "nested" else pytest.param(n, marks=pytest.mark.slow) for n in CHECKPOINTS]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("name", CHECKPOINTS)
 def test_checkpoints_of_every_form_leave_the_scores_as_they_are(name):
     """Of a layer inside the loop, of one among unrolled ones, and of the loop itself."""
     wrap, params = CHECKPOINTS[name], init()

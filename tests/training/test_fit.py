@@ -23,12 +23,6 @@ CLEAN_IMAGES, CLEAN_LABELS = DIGITS.train_images[300:340], DIGITS.train_labels[3
 DATA = (IMAGES, LABELS, CLEAN_IMAGES, CLEAN_LABELS, 10)
 
 
-@pytest.fixture(autouse=True)
-def quick_to_compile(quick_to_compile):
-    """Perceptrons of eight units compute little."""
-    jax.config.update("jax_disable_most_optimizations", True)
-
-
 def config_of(**fields):
     config = default_config()
     config.update(model="mlp-8", batch_size=16, clean_batch_size=16, clean_size=40, seed=3)
