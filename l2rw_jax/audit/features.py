@@ -41,7 +41,7 @@ class Recipe(NamedTuple):
         """The recipe in a summary; None if the features were no table's.
 
         Raises:
-            LookupError, TypeError, ValueError: it holds none.
+            LookupError, TypeError, ValueError, AttributeError: it is damaged.
         """
         if facts.get("feature_columns") is None:
             return None
@@ -51,8 +51,9 @@ class Recipe(NamedTuple):
         medians = {name: float(missing["medians"][name]) for name in columns}
         indicators = [name for name in columns if name in missing["indicators"]]
         codes = {name: list(missing["codes"].get(name, [])) for name in columns}
-        if not np.isfinite(list(medians.values())).all():
-            raise ValueError("a median is not finite")
+        known = all(isinstance(code, str | int | float) for each in codes.values() for code in each)
+        if not known or not np.isfinite(list(medians.values())).all():
+            raise ValueError("a code or a median is no number")
         return cls(columns, medians, indicators, codes)
 
 
@@ -183,20 +184,17 @@ def nearest_rows(
     Returns:
         [r, count] rows, nearest first; -1 where there are no more.
     """
-
-    def shifted(part: np.ndarray) -> np.ndarray:  # halved, so that no difference overflows
-        return np.asarray(part, np.float64) / 2 - np.asarray(features[0], np.float64) / 2
-
-    sample = shifted(features[:_ROWS])
+    sample = np.asarray(features[:_ROWS], np.float64)
     peak = np.abs(sample).max(0)
     peak[peak == 0] = 1
-    sample /= peak  # so that no square overflows
+    sample = sample / peak  # so that no square overflows
     centre, deviation = sample.mean(0), sample.std(0)
     deviation[deviation == 0] = 1
 
     def scaled(part: np.ndarray) -> np.ndarray:
         # Centred before the cast: float32 cannot tell 1.7e9 from the next second.
-        part = (shifted(part) / peak - centre) / deviation
+        with np.errstate(over="ignore"):  # a row far from the first ones: see _FAR
+            part = (np.asarray(part, np.float64) / peak - centre) / deviation
         return part.clip(-_FAR, _FAR).astype(np.float32)
 
     queries = scaled(features[rows])

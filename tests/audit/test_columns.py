@@ -358,6 +358,19 @@ def test_missing_cells_get_the_median_and_are_told(tmp_path, table, audit):
         got = pd.read_csv(tmp_path / "p.csv")
         assert got["label"][0] == whole["label"][row]
         assert got["probability"][0] == pytest.approx(whole["probability"][row])
+    for key, value in (
+        ("missing_values", None),
+        ("missing_values", missing | {"medians": {}}),
+        ("missing_values", missing | {"medians": dict.fromkeys("abcde", float("nan"))}),
+        ("missing_values", missing | {"codes": {"a": [[]]}}),
+        ("missing_values", missing | {"codes": []}),
+        ("missing_values", missing | {"indicators": 3}),
+        ("feature_columns", 7),
+    ):
+        (tmp_path / "o/summary.json").write_text(json.dumps(told | {key: value}))
+        status, _, errors = audit(*predict, f"--features={path}")
+        assert status == 1 and "holds no audit" in errors, (key, value)
+    (tmp_path / "o/summary.json").write_text(json.dumps(told))
     np.save(tmp_path / "x.npy", np.zeros((3, 5)))
     status, _, errors = audit(*predict, f"--features={tmp_path}/x.npy")
     assert status == 1 and "give a table" in errors
