@@ -1,9 +1,11 @@
 """The command ``l2rw-audit``: reads files, audits their labels, writes a folder."""
 
 import argparse
+import contextlib
 import shlex
 import sys
-from collections.abc import Sequence
+import warnings
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -41,8 +43,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     argv = sys.argv[1:] if argv is None else argv
     try:
-        flags = _parse(argv)
-        predict(flags) if flags.predict else _audit(flags, shlex.join(["l2rw-audit", *argv]))
+        with _printed_warnings():
+            flags = _parse(argv)
+            predict(flags) if flags.predict else _audit(flags, shlex.join(["l2rw-audit", *argv]))
     except (ValueError, OSError, RuntimeError, ImportError) as error:
         text = str(error).strip().partition("\n")[0] or type(error).__name__
         print(f"error: {text}", file=sys.stderr)
@@ -51,6 +54,25 @@ def main(argv: Sequence[str] | None = None) -> int:
         print("error: interrupted; nothing was written", file=sys.stderr)
         return 130
     return 0
+
+
+@contextlib.contextmanager
+def _printed_warnings() -> Iterator[None]:
+    """Prints each UserWarning as one line on standard error, once."""
+    show, told = warnings.showwarning, set()
+
+    def print_line(message: Any, category: type[Warning], *where: Any, **more: Any) -> None:
+        line = str(message).strip().partition("\n")[0]
+        if not issubclass(category, UserWarning):
+            show(message, category, *where, **more)
+        elif line not in told:
+            told.add(line)
+            print(f"warning: {line}", file=sys.stderr)
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("always", UserWarning)
+        warnings.showwarning = print_line
+        yield
 
 
 def _parse(argv: Sequence[str]) -> argparse.Namespace:
@@ -142,16 +164,29 @@ def _audit(flags: argparse.Namespace, command: str) -> None:
             "feature_columns": rows.columns,
             "columns_left_out": rows.left_out,
             "unreadable": rows.unreadable,
+            "doubt": audit.doubt,
         }
         summary = write_tables(folder, audit, facts)
         write_report(folder / "report.html", audit, summary, rows.X, rows.picture)
         (folder / "images.npy").unlink(missing_ok=True)
-    share = summary["wrong_share"]
-    interval = "" if share["low"] is None else f" ({share['low']:.1%} to {share['high']:.1%})"
-    print(f"{summary['issues']} label issues; about {share['estimate']:.1%}{interval} are wrong")
+    print(_result(summary))
     if verified := summary["trusted_rows"]:
         print(f"{summary['steering_rows']} of {verified} verified rows steered the training")
     print(f"Open {flags.output / 'report.html'}")
+
+
+def _result(summary: dict[str, Any]) -> str:
+    """The issues and the share of wrong labels, or why there is none."""
+    if summary["doubt"]:
+        return summary["doubt"]
+    share = summary["wrong_share"]
+    interval = "" if share["low"] is None else f" ({share['low']:.1%} to {share['high']:.1%})"
+    text = f"{summary['issues']} label issues; about {share['estimate']:.1%}{interval} are wrong"
+    if share["low"] is not None:
+        return text
+    if not summary["issues"]:
+        text += ". Either all labels are right, or the model has learnt wrong ones by heart"
+    return f"{text}: a guess without trusted rows, verify some"
 
 
 def _say(text: str, rows: Rows) -> None:
