@@ -53,8 +53,8 @@ class Saved(NamedTuple):
       feature_names: None where the features had no names.  # shape=(d,), dtype=object
       n_features_in: features, or the height of images.
       arrays: ``weights`` and ``label_quality`` ``[n]``; ``params`` and perhaps ``model_state`` of
-        the networks, with a leading axis for these; of features, ``moments`` ``[2, d]``, their
-        means and deviations.
+        the networks, with a leading axis for these; of features, ``moments`` ``[4, d]``, the
+        parts of their ``Scaling``.
     """
 
     parameters: dict[str, Any]
@@ -243,7 +243,7 @@ def _read_arrays(
         **{name: ((networks, *shape), "float32") for name, shape in shapes.items()},
         "weights": ((n,), "float"),
         "label_quality": ((n,), "float"),
-        "moments": ((2, image_shape[2]), "float64"),
+        "moments": ((4, image_shape[2]), "float64"),
     }
     for name, header in headers.items():
         shape, kind = expected[name]
@@ -255,8 +255,8 @@ def _read_arrays(
             raise ValueError(f"{name} holds NaN or infinity")
         if (name in ("weights", "label_quality") or name.endswith("/var")) and array.min() < 0:
             raise ValueError(f"{name} holds a number below 0")
-    if takes_features and arrays["moments"][1].min() <= 0:
-        raise ValueError("moments holds a deviation that is not above 0")
+    if takes_features and arrays["moments"][1:].min() <= 0:
+        raise ValueError("moments holds a deviation or a limit that is not above 0")
     return unflatten_dict(arrays, sep="/")
 
 

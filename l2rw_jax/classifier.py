@@ -3,6 +3,8 @@
 import functools
 import numbers
 import os
+import warnings
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Self
 
@@ -22,20 +24,29 @@ from l2rw_jax._saved import FORMAT, Saved, put, read_saved
 from l2rw_jax.data._check import check_finite, check_integer
 from l2rw_jax.data.examples import (
     AS_IS,
-    Standardised,
+    Trusted,
+    absent_classes,
     check_finite_rows,
+    check_numbers,
     check_shape,
     index_classes,
-    mean_and_deviation,
+    is_pair,
+    read_labels,
     read_trusted,
 )
+from l2rw_jax.data.scaling import Scaled, Scaling, fit_scaling, warn_elsewhere, warn_far
 from l2rw_jax.methods import get_method
 from l2rw_jax.models import Model, create_model
 from l2rw_jax.quality import label_quality
-from l2rw_jax.training.fit import fit, probabilities, recipe
+from l2rw_jax.training.fit import fit, probability_blocks, recipe
 from l2rw_jax.training.workdir import to_json
 
 _PIXELS = {"low": -1.0, "high": 1.0}
+_KEPT = 2**24  # probabilities that are kept for a second look; more are predicted again
+_MANY = 20  # rows that are hardly of one class
+_A_MASK = (
+    "transform these rows as X is; in a pipeline, give trusted as a mask: a pair is not transformed"
+)
 
 
 class ReweightClassifier(ClassifierMixin, BaseEstimator):
@@ -99,23 +110,28 @@ class ReweightClassifier(ClassifierMixin, BaseEstimator):
     def fit(self, X: Any, y: Any, trusted: Any = None) -> Self:
         """Trains the networks.
 
+        Warns of values in X that are far from all others, and what else makes a result doubtful.
+
         Args:
-          X: ``[n, d]`` features, of any numbers, which are standardised; or ``[n, h, w, c]`` uint8
+          X: ``[n, d]`` features, of any numbers, which are scaled; or ``[n, h, w, c]`` uint8
             images. A memory map is never read whole at once.
           y: ``[n]`` labels of two or more classes.
           trusted: which labels were verified, ``[n]`` bool: they are trained on like all others,
-            too. Or a tuple ``(X, y)`` of verified examples beside: only methods that need them use
-            these. They need not have every class. Or None.
+            too. Or a pair ``(X, y)`` of verified examples beside: only methods that need them use
+            these. In a pipeline give a mask: the steps before transform X, not a pair. ``"auto"``
+            leaves trusted examples out unless they have every class. Or None.
 
         Returns:
           The classifier itself.
 
         Raises:
-          ValueError: an argument cannot be used; nothing was trained.
+          ValueError, TypeError: an argument cannot be used; nothing was trained.
           RunError: the training diverged.
         """
         self._check_parameters()
-        X, y = validate_data(self, X, y, **AS_IS)
+        check_numbers("X", X)
+        X, y = validate_data(self, X, y if y is None else read_labels("y", y), **AS_IS)
+        names = getattr(self, "feature_names_in_", None)
         check_shape("X", X)
         self.classes_, labels = index_classes(y)
         self.method_ = self._choose_method(trusted is not None)
@@ -127,12 +143,19 @@ class ReweightClassifier(ClassifierMixin, BaseEstimator):
                 "such as mlp-256; others are for images [n, h, w, c]"
             )
         _create(*self._network)
-        check_finite_rows("X", X)
-        clean_X, clean_labels = read_trusted(trusted, X, labels, self.classes_)
-        self._moments = mean_and_deviation(X) if X.ndim == 2 else None
+        check_finite_rows("X", X, names)
+        clean = read_trusted(trusted, X, labels, self.classes_, names)
+        if len(clean.absent):
+            clean = self._without_classes(clean, X, labels)
+        self._moments = None
+        if X.ndim == 2:
+            self._moments = fit_scaling("X", X, names)
+            warn_far("X", X, self._moments, names, "all others")
+            if is_pair(trusted):
+                warn_elsewhere("trusted X", clean.X, self._moments, names, _A_MASK)
         config = recipe(
             len(X),
-            len(clean_X),
+            len(clean.X),
             steps=self.steps,
             batch_size=self.batch_size,
             method=self.method_,
@@ -147,8 +170,8 @@ class ReweightClassifier(ClassifierMixin, BaseEstimator):
             config,
             self._rows(X),
             labels,
-            self._rows(clean_X)[:],
-            clean_labels,
+            self._rows(clean.X)[:],
+            clean.labels,
             len(self.classes_),
             progress=bool(self.verbose),
         )
@@ -156,21 +179,22 @@ class ReweightClassifier(ClassifierMixin, BaseEstimator):
         drawn = fitted.counts > 0
         mean = fitted.weights[drawn].mean() or 1.0  # clean_only's are all 0
         self.weights_ = np.where(drawn, fitted.weights / mean, 1)
-        self.label_quality_ = label_quality(self._probabilities(X), labels)
+        self.label_quality_ = self._quality(X, labels)
         return self
 
     def predict_proba(self, X: Any) -> np.ndarray:
-        """The classes' probabilities, ``[n, K]``, the mean over the networks."""
-        check_is_fitted(self)
-        array = check_array(X, estimator=self, **AS_IS)
-        check_shape("X", array, self._network[2] if self._moments is None else None)
-        validate_data(self, X, reset=False, skip_check_array=True)  # number and names of features
-        check_finite_rows("X", array)
-        return self._probabilities(array)
+        """The classes' probabilities, ``[n, K]``, the mean over the networks.
+
+        Warns of rows that are unlike the training's, and of one class for all rows.
+        """
+        probabilities = self._beliefs(X).all()
+        self._warn_of_one_class(probabilities.argmax(1))
+        return probabilities
 
     def predict(self, X: Any) -> np.ndarray:
-        """The likeliest classes, ``[n]``."""
-        chosen = self.predict_proba(X).argmax(1)  # first, which says if nothing was trained
+        """The likeliest classes, ``[n]``; warns as ``predict_proba`` does."""
+        chosen = np.concatenate([part.argmax(1) for part in self._beliefs(X)])
+        self._warn_of_one_class(chosen)
         return self.classes_[chosen]
 
     def save(self, folder: str | os.PathLike[str]) -> None:
@@ -245,8 +269,8 @@ class ReweightClassifier(ClassifierMixin, BaseEstimator):
         both = jax.tree.map(lambda *leaves: np.concatenate(leaves), mine, others)
         self._params, self._model_state = both
         self.weights_ = np.average([self.weights_, other.weights_], axis=0, weights=counts)
-        labels = np.searchsorted(self.classes_, np.asarray(y))
-        self.label_quality_ = label_quality(self._probabilities(X), labels)
+        array = check_array(X, estimator=self, **AS_IS)
+        self.label_quality_ = self._quality(array, np.searchsorted(self.classes_, np.asarray(y)))
         return self
 
     def _check_parameters(self) -> None:
@@ -261,7 +285,13 @@ class ReweightClassifier(ClassifierMixin, BaseEstimator):
             check_integer("steps", self.steps, 1, 2**30)
         if not check_finite("learning_rate", self.learning_rate) > 0:
             raise ValueError(f"learning_rate is {self.learning_rate}: give a number above 0")
-        check_random_state(self.random_state)
+        try:
+            check_random_state(self.random_state)
+        except ValueError:
+            raise ValueError(
+                f"random_state: got {self.random_state!r}; takes an integer in 0..{2**32 - 1}, "
+                "None, or a NumPy RandomState"
+            ) from None
         if self.class_weight not in (None, "balanced"):
             raise ValueError(f"class_weight: got {self.class_weight!r}; takes None or 'balanced'")
 
@@ -275,12 +305,70 @@ class ReweightClassifier(ClassifierMixin, BaseEstimator):
             )
         return self.method
 
-    def _rows(self, X: Any) -> Any:
-        return X if self._moments is None else Standardised(X, *self._moments)
+    def _without_classes(self, clean: Trusted, X: Any, labels: np.ndarray) -> Trusted:
+        """Warns of classes without a trusted example; "auto" does not take the others either."""
+        told = absent_classes(clean.absent, len(self.classes_))
+        if self.method != "auto":
+            warnings.warn(f"{told}, which may never be predicted", UserWarning, stacklevel=3)
+            return clean
+        self.method_ = self._choose_method(False)
+        told += "; none is used, since they would steer against such a class: verify a row of each"
+        warnings.warn(told, UserWarning, stacklevel=3)
+        return read_trusted(None, X, labels, self.classes_)
 
-    def _probabilities(self, X: Any) -> np.ndarray:
-        model, rows = _create(*self._network), self._rows(X)
-        return probabilities(model, self._params, self._model_state, rows, **_PIXELS)
+    def _rows(self, X: Any) -> Any:
+        return X if self._moments is None else Scaled(X, Scaling(*self._moments))
+
+    def _beliefs(self, X: Any) -> "_Beliefs":
+        """The probabilities of new rows, which are checked."""
+        check_is_fitted(self)
+        check_numbers("X", X)
+        array = check_array(X, estimator=self, **AS_IS)
+        check_shape("X", array, self._network[2] if self._moments is None else None)
+        validate_data(self, X, reset=False, skip_check_array=True)  # number and names of features
+        names = getattr(self, "feature_names_in_", None)
+        check_finite_rows("X", array, names)
+        if self._moments is not None:
+            scaling = Scaling(*self._moments)
+            if not warn_elsewhere("X", array, scaling, names, "transform them as those were"):
+                warn_far("X", array, scaling, names, "those of the training")
+        return _Beliefs(self, array)
+
+    def _quality(self, X: Any, labels: np.ndarray) -> np.ndarray:
+        beliefs = _Beliefs(self, X)
+        few = len(X) * len(self.classes_) <= _KEPT
+        return label_quality(beliefs.all() if few else beliefs, labels)
+
+    def _warn_of_one_class(self, chosen: np.ndarray) -> None:
+        if len(chosen) >= _MANY and (chosen == chosen[0]).all():
+            one = self.classes_.tolist()[chosen[0]]
+            told = (
+                f"X: all {len(chosen)} rows are predicted as {one!r}; "
+                "if they are not all of it, are they as the training's, and are its classes of "
+                'very unlike sizes (then class_weight="balanced")?'
+            )
+            warnings.warn(told, UserWarning, stacklevel=3)
+
+
+class _Beliefs:
+    """The probabilities ``[b, K]`` of an array's blocks of rows, predicted anew at every pass."""
+
+    def __init__(self, classifier: ReweightClassifier, X: Any):
+        self.classifier, self.X = classifier, X
+
+    def __iter__(self) -> Iterator[np.ndarray]:
+        own = self.classifier
+        model, rows = _create(*own._network), own._rows(self.X)
+        return probability_blocks(model, own._params, own._model_state, rows, **_PIXELS)
+
+    def all(self) -> np.ndarray:
+        """``[n, K]``."""
+        whole = np.empty((len(self.X), len(self.classifier.classes_)), np.float32)
+        start = 0
+        for part in self:
+            whole[start : start + len(part)] = part
+            start += len(part)
+        return whole
 
 
 @functools.lru_cache(maxsize=8)

@@ -1,9 +1,16 @@
 """How likely a label is right, by a classifier's probabilities."""
 
+from collections.abc import Iterable, Iterator
+
 import numpy as np
 
+_BLOCK = 2**22  # probabilities at a time
 
-def label_quality(probabilities: np.ndarray, labels: np.ndarray) -> np.ndarray:
+
+Beliefs = np.ndarray | Iterable[np.ndarray]  # [n, K], or blocks of its rows
+
+
+def label_quality(probabilities: Beliefs, labels: np.ndarray) -> np.ndarray:
     r"""How likely each label is right, given that it was given.
 
     .. math:: q_i = \frac{p_{iy} T_{yy}}{\sum_k p_{ik} T_{ky}}, \quad y = y_i, \quad
@@ -16,7 +23,8 @@ def label_quality(probabilities: np.ndarray, labels: np.ndarray) -> np.ndarray:
     that.)
 
     Args:
-      probabilities: ``[n, K]``, the networks' p.
+      probabilities: ``[n, K]``, the networks' p; or its blocks of rows, in order, which are gone
+        through twice, where all are too many to hold.
       labels: ``[n]`` integers in 0..K-1, each at least once.
 
     Returns:
@@ -26,9 +34,28 @@ def label_quality(probabilities: np.ndarray, labels: np.ndarray) -> np.ndarray:
     >>> label_quality(p, np.array([0, 1, 1, 1])).round(2)  # the second label is wrong
     array([0.99, 0.16, 0.87, 0.94])
     """
-    given = np.stack(
-        [probabilities[labels == label].sum(0) for label in range(len(probabilities.T))]
-    )
-    given = given / np.maximum(given.sum(0), 1e-30)  # [y, k], T transposed
-    right = probabilities[np.arange(len(labels)), labels] * np.diag(given)[labels]
-    return right / np.maximum(np.einsum("nk,nk->n", probabilities, given[labels]), 1e-30)
+    given = np.zeros((0, 0))  # [y, k]
+    for rows, p in _blocks(probabilities):
+        if not given.size:
+            given = np.zeros((p.shape[1], p.shape[1]), p.dtype)
+        order = np.argsort(labels[rows], kind="stable")
+        present, first = np.unique(labels[rows][order], return_index=True)
+        given[present] += np.add.reduceat(p[order], first, axis=0)
+    given /= np.maximum(given.sum(0), 1e-30)  # T transposed
+    quality = np.empty(len(labels), given.dtype)
+    for rows, p in _blocks(probabilities):
+        y = labels[rows]
+        right = p[np.arange(len(y)), y] * given[y, y]
+        quality[rows] = right / np.maximum(np.einsum("nk,nk->n", p, given[y]), 1e-30)
+    return quality
+
+
+def _blocks(probabilities: Beliefs) -> Iterator[tuple[slice, np.ndarray]]:
+    """Slices of rows, and their probabilities."""
+    if isinstance(probabilities, np.ndarray):
+        size = max(1, _BLOCK // probabilities.shape[1])
+        probabilities = np.split(probabilities, range(size, len(probabilities), size))
+    start = 0
+    for part in probabilities:
+        yield slice(start, start + len(part)), part
+        start += len(part)

@@ -1,9 +1,11 @@
 """The command ``l2rw-audit``: reads files, audits their labels, writes a folder."""
 
 import argparse
+import contextlib
 import shlex
 import sys
-from collections.abc import Sequence
+import warnings
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -43,8 +45,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     argv = sys.argv[1:] if argv is None else argv
     try:
-        flags = _parse(argv)
-        predict(flags) if flags.predict else _audit(flags, shlex.join(["l2rw-audit", *argv]))
+        with _printed_warnings():
+            flags = _parse(argv)
+            predict(flags) if flags.predict else _audit(flags, shlex.join(["l2rw-audit", *argv]))
     except (ValueError, OSError, RuntimeError, ImportError) as error:
         text = str(error).strip().partition("\n")[0] or type(error).__name__
         print(f"error: {text}", file=sys.stderr)
@@ -53,6 +56,25 @@ def main(argv: Sequence[str] | None = None) -> int:
         print("error: interrupted", file=sys.stderr)
         return 130
     return 0
+
+
+@contextlib.contextmanager
+def _printed_warnings() -> Iterator[None]:
+    """Prints each UserWarning as one line on standard error, once."""
+    show, told = warnings.showwarning, set()
+
+    def print_line(message: Any, category: type[Warning], *where: Any, **more: Any) -> None:
+        line = str(message).strip().partition("\n")[0]
+        if not issubclass(category, UserWarning):
+            show(message, category, *where, **more)
+        elif line not in told:
+            told.add(line)
+            print(f"warning: {line}", file=sys.stderr)
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("always", UserWarning)
+        warnings.showwarning = print_line
+        yield
 
 
 def _parse(argv: Sequence[str]) -> argparse.Namespace:

@@ -55,6 +55,8 @@ def write_tables(folder: Path, audit: Audit, facts: dict[str, Any]) -> dict[str,
 def in_words(summary: dict[str, Any]) -> str:
     """What the command prints: the issues, the share of wrong labels and how sure it is."""
     share = summary["wrong_share"]
+    if share["estimate"] is None:
+        return str(summary["doubt"])
     interval = "" if share["low"] is None else f" ({share['low']:.1%} to {share['high']:.1%})"
     wrong = "may be" if summary["wrong_share_is"] == GUESS else "are"
     text = (
@@ -81,7 +83,7 @@ def _estimates(audit: Audit) -> dict[str, Any]:
         "issues": int(issue.sum()),
         "wrong_share": _interval(total),
         "wrong_share_is": GUESS if audit.calibrated is None else MEASURED,
-        "doubt": None if issue.any() else NO_ISSUE,
+        "doubt": audit.doubt or (None if issue.any() else NO_ISSUE),
         "estimated_from": "confident counts" if audit.calibrated is None else "trusted rows",
         "classes": {
             str(name): {

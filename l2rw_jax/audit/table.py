@@ -1,6 +1,7 @@
 """The audit itself: from rows and doubtful labels to a table of which labels are wrong."""
 
 import copy
+import warnings
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -13,8 +14,12 @@ from l2rw_jax.audit.calibrate import (
     representative,
 )
 from l2rw_jax.audit.errors import AuditError, listed
+from l2rw_jax.audit.signal import Signal, doubt, find_signal
+from l2rw_jax.data.examples import absent_classes, is_pair, read_labels, read_mask, take_rows
 
-_ROWS = 65536  # predicted at a time
+_ROWS = 65536  # predicted at a time, at most
+_PROBABILITIES = 2**24  # likewise
+_FALLBACK = "reed_soft"  # a robust loss that learns rare and many classes, where gce does not
 _FEWEST = 2  # trusted rows that can steer
 _MANY = 1000  # trusted rows that steer well on their own: docs/howto/audit.md
 _FEW = 20  # so many fractions may be classes, such as half stars
@@ -26,11 +31,14 @@ class Audit(NamedTuple):
 
     Attributes:
         table: as of `audit_labels`.
-        wrong: [n] the estimated probability that a given label is wrong; 0 or 1 if verified.
-        suggested: [n] the best class beside the given one; the verified one if they differ.
+        wrong: [n] the estimated probability that a given label is wrong; 0 or 1 if verified; NaN
+            if the model cannot tell.
+        suggested: [n] the best other class, where it is likelier than the given one; else the given
+            one. The verified one of verified rows.
         calibrated: [n] bools: the verified rows that the probability is from; None where there
             are too few.
         steering: how many verified rows steered the training.
+        doubt: why the audit says nothing; None if it does.
     """
 
     table: pd.DataFrame
@@ -38,6 +46,7 @@ class Audit(NamedTuple):
     suggested: np.ndarray
     calibrated: np.ndarray | None
     steering: int
+    doubt: str | None
 
 
 def audit_labels(
@@ -61,11 +70,16 @@ def audit_labels(
       always unsure. Nothing verifies it: a network that has learnt wrong labels by heart
       misses them, and a network that cannot tell two classes apart may flag right labels.
 
+    If the networks tell the classes apart no better than chance, or far worse than a simple rule
+    on held-out rows, a warning says so, and no label is flagged but what is verified.
+
     Args:
-        X: [n, d] numbers, or images [n, h, w, c] uint8; may be memory-mapped.
+        X: [n, d] numbers, an array or a data frame, or images [n, h, w, c] uint8; may be
+            memory-mapped.
         y: [n] labels as given, of any type that sorts; at least two classes of two rows each.
         trusted: [n] bool mask of rows whose given label is verified; or a pair of a mask and the
-            true labels [n], of which those of masked rows are read; or None.
+            true labels [n], of which those of masked rows are read; or None. They steer only if
+            they have every class.
         ids: [n] unique ids; None numbers the rows.
         classifier: an object with the interface of `ReweightClassifier`; None is one with its
             defaults. It is fitted.
@@ -90,7 +104,10 @@ def audit_labels(
     >>> int((given != y)[worst.index].sum()) >= 10  # most of them are found
     True
     """
-    return run_audit(X, y, trusted, ids=ids, classifier=classifier).table
+    audit = run_audit(X, y, trusted, ids=ids, classifier=classifier)
+    if audit.doubt:
+        warnings.warn(audit.doubt, UserWarning, stacklevel=2)
+    return audit.table
 
 
 def run_audit(
@@ -107,76 +124,118 @@ def run_audit(
     Trusted rows that are ``chosen``, [n] bools, were checked because they look wrong: they do not
     steer.
     """
-    given = np.asarray(y)
+    given = _read_labels("y", y)
     _check_rows(X, given)
     ids = _check_ids(ids, len(given))
-    mask, true = _check_trusted(trusted, given)
-    classes, counts = np.unique(given, return_counts=True)
+    classes, given_class, counts = _index_classes(given)
     check_classes("y", classes, counts)
-    unknown = mask & ~np.isin(true, classes)
-    if unknown.any():
-        label = true[np.argmax(unknown)]
-        raise AuditError(f"trusted: label {str(label)!r} is none of the classes of y")
+    mask, true_class = _check_trusted(trusted, given_class, classes)
     if classifier is None:
         from l2rw_jax.classifier import ReweightClassifier
 
         classifier = ReweightClassifier()
-    changed = mask & (true != given)
+    changed = mask & (true_class != given_class)
     sample = mask if chosen is None else mask & ~chosen
-    steering = _fit(classifier, X, given, sample, true)
+    steering, signal = _fit(classifier, X, given_class, true_class, classes, sample)
     quality = np.asarray(classifier.label_quality_, np.float64)
-    given_class = np.searchsorted(classes, given)
     own, top, probabilities = _predict(classifier, X, classes, given_class)
-    second = np.where(top[:, 0] == given_class, top[:, 1], top[:, 0])
+    other = np.where(top[:, 0] == given_class, top[:, 1], top[:, 0])
 
     calibrated = mask if _enough(changed, mask) else None
-    if calibrated is not None:
+    if nothing := doubt(signal, _seen(classifier, X, signal)):
+        calibrated, wrong = None, np.full(len(given), np.nan)
+    elif calibrated is not None:
         wrong = probability_wrong(quality, quality[mask], changed[mask])
     else:
         confident = confident_classes(given_class, own, top, probabilities, len(classes))
         wrong = probability_wrong(quality, quality, confident != given_class)
     wrong = np.where(mask, changed, wrong)
     issue = wrong >= 0.5
-    suggested = np.where(changed, true, classes[second])
-    predicted = np.where(issue, suggested, classes[top[:, 0]])
+    suggested = np.where(issue | (top[:, 0] != given_class), other, given_class)
+    predicted = np.where(issue, suggested, top[:, 0])
     table = pd.DataFrame(
         {
             "is_label_issue": issue,
             "label_score": quality,
             "given_label": given,
-            "predicted_label": np.where(mask, true, predicted),
+            "predicted_label": classes[np.where(mask, true_class, predicted)],
             "id": ids,
             "mean_weight": np.asarray(classifier.weights_, np.float64),
             "trusted": mask,
         }
     )
-    return Audit(table, wrong, suggested, calibrated, steering)
+    suggested = classes[np.where(mask, true_class, suggested)]
+    return Audit(table, wrong, suggested, calibrated, steering, nothing)
 
 
-def _fit(classifier: Any, X: Any, given: np.ndarray, sample: np.ndarray, true: np.ndarray) -> int:
+def _fit(
+    classifier: Any,
+    X: Any,
+    given: np.ndarray,
+    true: np.ndarray,
+    classes: np.ndarray,
+    sample: np.ndarray,
+) -> tuple[int, Signal]:
     """Fits without trusted rows; then with the sample of them, if it can stand for all rows.
 
     Both fits' networks are kept where the sample is small: a small sample may steer badly;
     averaging with the unsteered networks limits the loss.
 
+    Args:
+        classifier: is fitted.
+        X: [n, ...].
+        given: [n] indices of the given labels' classes.
+        true: [n] likewise, of the verified labels where there are any.
+        classes: [K] labels.
+        sample: [n] bools: the verified rows that may steer.
+
     Returns:
-        How many rows steer.
+        How many rows steer; and what simple rules tell of the given labels.
     """
-    unsteered = None
-    enough = sample.sum() >= _FEWEST
-    # A method that was chosen by name may need trusted rows.
-    if getattr(classifier, "method", "auto") == "auto" or not enough:
-        classifier.fit(X, given, trusted=None)
-        if not enough or not representative(np.asarray(classifier.label_quality_), sample):
-            return 0
-        unsteered = copy.copy(classifier)
     rows = np.flatnonzero(sample)
-    pair = (np.asarray(X[rows]), true[rows])
-    classifier.fit(X, given, trusted=pair if (true != given)[rows].any() else sample)
-    few = len(rows) < _MANY
-    if unsteered is not None and few and hasattr(classifier, "_add_networks"):
-        classifier._add_networks(unsteered, X, given)
-    return len(rows)
+    steers = len(rows) >= _FEWEST
+    # A method that was chosen by name may need trusted rows.
+    automatic = getattr(classifier, "method", "auto") == "auto"
+    if automatic or not steers:
+        signal = _fit_unsteered(classifier, X, given, classes)
+    if automatic and steers:
+        steers = representative(np.asarray(classifier.label_quality_), sample)
+        steers = steers and _has_every_class(true[rows], classes)
+    if not steers:
+        return 0, signal
+    unsteered = copy.copy(classifier)
+    pair = (take_rows(X, rows), classes[true[rows]])
+    changed = (true != given)[rows].any()
+    classifier.fit(X, classes[given], trusted=pair if changed else sample)
+    if not automatic:
+        return len(rows), find_signal(X, given, len(classes))
+    if len(rows) < _MANY and hasattr(classifier, "_add_networks"):
+        classifier._add_networks(unsteered, X, classes[given])
+    return len(rows), signal
+
+
+def _fit_unsteered(classifier: Any, X: Any, given: np.ndarray, classes: np.ndarray) -> Signal:
+    """Fits without trusted rows; once more by another loss, if the first has learnt too little."""
+    classifier.fit(X, classes[given], trusted=None)
+    signal = find_signal(X, given, len(classes))
+    choice = getattr(classifier, "method", None)
+    if choice == "auto" and signal.found and doubt(signal, _seen(classifier, X, signal)):
+        try:
+            classifier.method = _FALLBACK
+            classifier.fit(X, classes[given], trusted=None)
+        finally:
+            classifier.method = choice
+    return signal
+
+
+def _has_every_class(codes: np.ndarray, classes: np.ndarray) -> bool:
+    """Whether the trusted rows have; warns if not."""
+    absent = np.setdiff1d(np.arange(len(classes)), codes)
+    if len(absent):
+        told = absent_classes(classes[absent], len(classes))
+        told += "; so they do not steer, but may calibrate: verify a row of each class"
+        warnings.warn(told, UserWarning, stacklevel=5)
+    return not len(absent)
 
 
 def check_classes(what: str, classes: np.ndarray, counts: np.ndarray) -> None:
@@ -215,13 +274,29 @@ def _predict(
     own = np.empty(len(given), np.float32)
     top = np.empty((len(given), count), np.int64)
     best = np.empty((len(given), count), np.float32)
-    for start in range(0, len(given), _ROWS):
-        part = slice(start, start + _ROWS)
-        probabilities = np.asarray(classifier.predict_proba(X[part]))
-        own[part] = np.take_along_axis(probabilities, given[part, None], 1)[:, 0]
-        top[part] = np.argsort(-probabilities, 1, kind="stable")[:, :count]
-        best[part] = np.take_along_axis(probabilities, top[part], 1)
+    size = max(1, min(_ROWS, _PROBABILITIES // len(classes)))
+    for start in range(0, len(given), size):
+        part = slice(start, start + size)
+        left = _probabilities(classifier, X, part)
+        rows = np.arange(len(left))
+        own[part] = left[rows, given[part]]
+        for place in range(count):  # at a tie, the first class
+            top[part, place] = chosen = left.argmax(1)
+            best[part, place] = left[rows, chosen]
+            left[rows, chosen] = -1
     return own, top, best
+
+
+def _seen(classifier: Any, X: Any, signal: Signal) -> np.ndarray:
+    """The probabilities of the signal's rows and classes, [m, c]."""
+    return _probabilities(classifier, X, signal.rows)[:, signal.classes]
+
+
+def _probabilities(classifier: Any, X: Any, rows: Any) -> np.ndarray:
+    """Of some rows, [b, K], as the caller's own; the fit has warned of what is odd about them."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)
+        return np.array(classifier.predict_proba(take_rows(X, rows)))
 
 
 def _enough(changed: np.ndarray, mask: np.ndarray) -> bool:
@@ -237,39 +312,73 @@ def _check_rows(X: Any, y: np.ndarray) -> None:
         raise AuditError(f"y: got shape {list(y.shape)} for {X.shape[0]} rows of X; takes [n]")
     if not len(y):
         raise AuditError("X: no rows")
-    missing = pd.isna(y)
-    if missing.any():
-        raise AuditError(f"y: row {int(np.argmax(missing))} has no label; leave such rows out")
+
+
+def _read_labels(argument: str, y: Any) -> np.ndarray:
+    try:
+        return np.asarray(read_labels(argument, y))
+    except ValueError as error:
+        raise AuditError(str(error)) from None
+
+
+def _index_classes(y: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """The classes, sorted; each label's index among them; and their counts."""
+    try:
+        return np.unique(y, return_inverse=True, return_counts=True)
+    except TypeError:
+        kinds = ", ".join(sorted({type(label).__name__ for label in y.tolist()}))
+        raise AuditError(f"y: got labels of the types {kinds}; takes labels of one type") from None
 
 
 def _check_ids(ids: Any, n: int) -> np.ndarray:
-    ids = np.arange(n) if ids is None else np.asarray(ids)
-    if ids.shape != (n,):
-        raise AuditError(f"ids: got shape {list(ids.shape)} for {n} rows; takes [n]")
-    if len(np.unique(ids)) < n:
-        raise AuditError("ids: an id comes more than once; takes unique ids")
-    return ids
+    """Ids [n] of any types that can be told apart."""
+    if ids is None:
+        return np.arange(n)
+    shape = list(getattr(ids, "shape", (len(ids),) if hasattr(ids, "__len__") else ()))
+    if shape != [n] or isinstance(ids, str):
+        raise AuditError(f"ids: got shape {shape} for {n} rows; takes [n]")
+    series = pd.Series(ids.tolist() if hasattr(ids, "tolist") else list(ids), dtype=object)
+    try:
+        repeated = series.duplicated().to_numpy()
+    except TypeError:
+        kind = next(type(each).__name__ for each in series if each.__hash__ is None)
+        raise AuditError(f"ids: got a {kind} as an id; takes text or numbers") from None
+    if repeated.any():
+        raise AuditError(
+            f"ids: {series[int(np.argmax(repeated))]!r} comes more than once; takes unique ids"
+        )
+    return ids if isinstance(ids, np.ndarray) else series.infer_objects().to_numpy()
 
 
-def _check_trusted(trusted: Any, given: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The mask of trusted rows, and the labels with theirs in place."""
+def _check_trusted(
+    trusted: Any, given: np.ndarray, classes: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """The mask of trusted rows; and every row's class [n], the verified one where there is one."""
     if trusted is None:
         return np.zeros(len(given), bool), given
-    pair = trusted if isinstance(trusted, tuple) else (trusted, given)
+    pair = trusted if is_pair(trusted) else (trusted, None)
     if len(pair) != 2:
         raise AuditError(f"trusted: got {len(pair)} arrays; takes a mask, or a mask and labels")
-    mask, labels = np.asarray(pair[0]), np.asarray(pair[1])
-    if mask.dtype != bool or mask.shape != given.shape:
-        raise AuditError(
-            f"trusted: got {mask.dtype} {list(mask.shape)}; takes a bool mask [{len(given)}]"
-        )
+    try:
+        mask = read_mask("trusted", pair[0], len(given), ", or a pair of it and the true labels")
+    except ValueError as error:
+        raise AuditError(str(error)) from None
+    if pair[1] is None:
+        return mask, given
+    labels = pair[1].to_numpy() if hasattr(pair[1], "to_numpy") else np.asarray(pair[1])
     if labels.shape != given.shape:
         raise AuditError(
-            f"trusted: true labels of shape {list(labels.shape)}; takes [{len(given)}], of which "
-            f"those of masked rows are read"
+            f"trusted: got true labels of shape {list(labels.shape)}; takes [{len(given)}], of "
+            "which those of masked rows are read"
         )
-    if labels.dtype.kind != given.dtype.kind:
-        raise AuditError(
-            f"trusted: true labels are {labels.dtype} and y is {given.dtype}; give both in one type"
-        )
-    return mask, np.where(mask, labels, given)
+    known = _read_labels("trusted labels", labels[mask].tolist()).tolist()
+    codes = {label: code for code, label in enumerate(classes.tolist())}
+    for label in known:
+        if label not in codes:
+            raise AuditError(
+                f"trusted: label {label!r} is none of the classes of y, such as "
+                f"{classes.tolist()[0]!r}"
+            )
+    true = given.copy()
+    true[mask] = [codes[label] for label in known]
+    return mask, true

@@ -20,6 +20,7 @@ from l2rw_jax.training.resolve import resolve
 from l2rw_jax.training.state import TrainState, mean_over_draws, network, seed_keys
 
 _ROWS = 4096  # of one prediction
+_OUTPUTS = 2**24  # of all networks for these rows, at most
 
 
 class Fitted(NamedTuple):
@@ -120,13 +121,20 @@ def fit(
                 )
             bar.update(programs.num_steps)
     state = jax.device_get(state)
+    if not all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(state.params)):
+        raise RunError("the parameters are not finite after training; try a smaller learning rate.")
     weights = mean_over_draws(state.weight_sum.sum(0), state.weight_count.sum(0))
     params = state.ema_params if config.ema else state.params
     fitted = Fitted(weights, state.weight_count.sum(0), network(params), state.model_state)
     return programs.model, fitted
 
 
-def probabilities(
+def probabilities(model: Model, params: Any, model_state: Any, images: Any, **pixels: float) -> Any:
+    """The classes' probabilities, ``[n, K]`` float32; arguments as of ``probability_blocks``."""
+    return np.concatenate(list(probability_blocks(model, params, model_state, images, **pixels)))
+
+
+def probability_blocks(
     model: Model,
     params: Any,
     model_state: Any,
@@ -134,8 +142,8 @@ def probabilities(
     *,
     low: float = 0.0,
     high: float = 1.0,
-) -> np.ndarray:
-    """The classes' probabilities, the mean over the networks.
+) -> Iterator[np.ndarray]:
+    """The classes' probabilities, the mean over the networks, of one block of rows at a time.
 
     Args:
       model: the ``Model``.
@@ -145,20 +153,29 @@ def probabilities(
       low: value of black pixels, as in the config of the training.
       high: value of white pixels, likewise.
 
-    Returns:
-      ``[n, K]`` float32.
+    Yields:
+      ``[b, K]`` float32.
+
+    Raises:
+      RunError: a probability is not a number.
     """
-    size = min(_ROWS, 1 << (len(images) - 1).bit_length())  # few sizes: each is a program
-
-    def parts() -> Iterator[np.ndarray]:
-        for start in range(0, len(images), size):
-            part = np.asarray(images[start : start + size])
-            padding = [(0, size - len(part))] + [(0, 0)] * (part.ndim - 1)
-            padded = data.to_float(jnp.asarray(np.pad(part, padding)), low=low, high=high)
-            predicted = _predict(model, params, model_state, padded)
-            yield np.asarray(predicted)[: len(part)]
-
-    return np.concatenate(list(parts()))
+    networks = len(jax.tree.leaves(params)[0])
+    one = jax.ShapeDtypeStruct((1, *images.shape[1:]), np.float32)
+    classes = jax.eval_shape(functools.partial(_predict, model), params, model_state, one).shape[1]
+    # Few sizes, since each is a program.
+    size = min(_ROWS, 1 << (max(1, _OUTPUTS // (networks * classes)).bit_length() - 1))
+    size = min(size, 1 << (len(images) - 1).bit_length())
+    for start in range(0, len(images), size):
+        part = np.asarray(images[start : start + size])
+        padding = [(0, size - len(part))] + [(0, 0)] * (part.ndim - 1)
+        padded = data.to_float(jnp.asarray(np.pad(part, padding)), low=low, high=high)
+        predicted = np.asarray(_predict(model, params, model_state, padded))[: len(part)]
+        if not np.isfinite(predicted.sum()):
+            raise RunError(
+                f"row {start}: the networks give no probabilities, since parameters are not finite "
+                "or too large; train again, with a smaller learning rate"
+            )
+        yield predicted
 
 
 @functools.partial(jax.jit, static_argnums=0)
