@@ -15,8 +15,8 @@ from l2rw_jax._types import Losses, LossesAndAux, Pullback
 _NO_FORWARD_DERIVATIVE = (
     "per_example_loss_fn: mode='forward' cannot differentiate a jax.custom_vjp function (flash "
     "attention is one); use mode='finite_difference', which takes no derivative of it, "
-    "mode='reverse' if its backward pass can be differentiated, or a lookahead_mask of the layers "
-    "behind it alone."
+    "mode='reverse' if its backward pass can be differentiated, or a mask of the layers behind it "
+    "alone."
 )
 
 

@@ -8,6 +8,7 @@ Reverse mode transposes the losses' pullback: reverse over reverse, as Algorithm
 """
 
 import functools
+import math
 from typing import Any, NamedTuple
 
 import jax
@@ -186,24 +187,24 @@ def clean_direction(
 def scaled(direction: Any) -> tuple[Any, jax.Array]:
     """A direction (or several, alike) in a unit in which products with gradients do not overflow.
 
-    The unit is a power of two of at least 16 times its norm, so a product is at most a sixteenth of
-    the gradient's norm, and nothing is rounded. The norm is taken in units of the largest entry,
-    whose square might overflow or vanish.
+    The unit is a power of two, so nothing is rounded, and at least 16 times the largest entry times
+    the root of their number. That is more than 16 times the norm, so a product is at most a
+    sixteenth of the gradient's norm. (The norm itself would need one more pass over the entries,
+    for which XLA's CPU scheduler keeps a second copy of them.)
     """
-    along = jax.tree.map(at_least_float32, direction)
-    leaves = jax.tree.leaves(along)
-    largest = functools.reduce(jnp.maximum, (jnp.max(jnp.abs(v), initial=0) for v in leaves))
+    leaves = jax.tree.leaves(direction)
+    entries = (jnp.max(jnp.abs(at_least_float32(v)), initial=0) for v in leaves)
+    largest = functools.reduce(jnp.maximum, entries)
     largest = jnp.where((largest > 0) & jnp.isfinite(largest), largest, 1)
-    largest = jnp.ldexp(jnp.ones_like(largest), jnp.frexp(largest)[1] - 1)
-    length = optax.tree.norm(jax.tree.map(lambda v: v / largest.astype(v.dtype), along))
-    length = jnp.where(length > 0, length, 1).astype(largest.dtype)
-    length = 16 * jnp.ldexp(jnp.ones_like(length), jnp.frexp(length)[1])
+    largest = jnp.ldexp(jnp.ones_like(largest), jnp.frexp(largest)[1] - 1)  # or up to its double
+    length = 2.0 ** (5 + math.ceil(math.log2(sum(v.size for v in leaves)) / 2))
 
-    def shrunk(v: jax.Array, like: jax.Array) -> jax.Array:
-        return (v / largest.astype(v.dtype) / length.astype(v.dtype)).astype(like.dtype)
+    def shrunk(v: jax.Array) -> jax.Array:
+        wide = at_least_float32(v)
+        return (wide / largest.astype(wide.dtype) / length).astype(v.dtype)
 
     unit = jnp.minimum(largest * length, jnp.finfo(largest.dtype).max)
-    return jax.tree.map(shrunk, along, direction), unit
+    return jax.tree.map(shrunk, direction), unit
 
 
 def _central_differences(

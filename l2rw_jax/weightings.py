@@ -281,8 +281,7 @@ class _Evidence(_Stateless):
             return _validate.check_clean_losses(losses)
 
         clean_losses, clean_pullback = jax.vjp(clean_losses_fn, pick(params))
-        shares = _shares(len(clean_losses), self.parts, axis_name).astype(clean_losses.dtype)
-        (directions,) = jax.vmap(clean_pullback)(shares)
+        (directions,) = jax.vmap(clean_pullback)(_shares(clean_losses, self.parts, axis_name))
         clean_sum = jnp.sum(at_least_float32(clean_losses))
         clean_size = len(clean_losses)
         if axis_name is not None:
@@ -303,16 +302,16 @@ class _Evidence(_Stateless):
         return (loss, ReweightAux(weights, scores, losses, clean_loss, aux)), grads
 
 
-def _shares(size: int, parts: int, axis_name: AxisName) -> jax.Array:
-    """Each clean example's share in the mean loss of every part, ``[parts, m]``.
+def _shares(losses: jax.Array, parts: int, axis_name: AxisName) -> jax.Array:
+    """Each clean example's share in the mean loss of every part, ``[parts, m]``, like the losses.
 
     Parts take turns, so that they are of nearly equal size, and the same ones on any number of
     devices.
     """
-    whole, index = size, jnp.arange(size)
+    whole, index = len(losses), jnp.arange(len(losses))
     if axis_name is not None:
         whole *= jax.lax.axis_size(axis_name)
-        index += jax.lax.axis_index(axis_name) * size
+        index += jax.lax.axis_index(axis_name) * len(losses)
     if whole < 2:
         raise ValueError(
             f"clean_loss_fn's result: got {whole} clean example; evidence takes at least 2, for "
@@ -321,7 +320,9 @@ def _shares(size: int, parts: int, axis_name: AxisName) -> jax.Array:
     parts = min(parts, whole)
     turn = index % parts
     counts = whole // parts + (jnp.arange(parts) < whole % parts)
-    return (turn[None, :] == jnp.arange(parts)[:, None]) / counts[:, None]
+    shares = (turn[None, :] == jnp.arange(parts)[:, None]) / counts[:, None]
+    # The zeros are sharded as the losses are, which an explicit mesh asks of their cotangents.
+    return shares.astype(losses.dtype) + jnp.zeros_like(losses)[None]
 
 
 def _weigh_votes(

@@ -99,7 +99,7 @@ def residual(b: int = 4, m: int = 4, **options) -> Problem:
 
 
 def lookahead_states(problem: Problem) -> dict[str, Any]:
-    """Each inner's state after three real gradients; cold where it is eps_root that is tested."""
+    """The look-aheads' states after three real gradients; cold to test eps_root."""
 
     @jax.jit
     def warm(params):
@@ -109,22 +109,22 @@ def lookahead_states(problem: Problem) -> dict[str, Any]:
 
         _, history = jax.lax.scan(descend, params, length=3)
 
-        def follow(inner):
+        def follow(optimizer):
             def step(state, grads):
-                return inner.update(grads, state, params)[1], None
+                return optimizer.update(grads, state, params)[1], None
 
-            return jax.lax.scan(step, inner.init(params), history)[0]
+            return jax.lax.scan(step, optimizer.init(params), history)[0]
 
         cold = {"adam, eps_root": LOOKAHEADS["adam, eps_root"].init(params), "none": None}
         return {
-            name: follow(inner) for name, inner in LOOKAHEADS.items() if name not in cold
+            name: follow(optimizer) for name, optimizer in LOOKAHEADS.items() if name not in cold
         } | cold
 
     return warm(problem.params)
 
 
-def lookahead(problem: Problem, inner, inner_state) -> Callable[[jax.Array], jax.Array]:
-    """The definition (Eqs. 4-5): clean loss after an inner update, of the weights `epsilon`."""
+def clean_loss_ahead(problem: Problem, lookahead, state) -> Callable[[jax.Array], jax.Array]:
+    """The definition (Eqs. 4-5): clean loss after a look-ahead, of the weights `epsilon`."""
 
     def loss(epsilon):
         def perturbed(params):
@@ -132,10 +132,10 @@ def lookahead(problem: Problem, inner, inner_state) -> Callable[[jax.Array], jax
             return jnp.vdot(epsilon, result[0] if isinstance(result, tuple) else result)
 
         grads = jax.grad(perturbed)(problem.params)
-        if inner is None:
+        if lookahead is None:
             updates = jax.tree.map(jnp.negative, grads)
         else:
-            updates, _ = inner.update(grads, inner_state, problem.params)
+            updates, _ = lookahead.update(grads, state, problem.params)
         return problem.clean_loss(optax.apply_updates(problem.params, updates), problem.clean)
 
     return loss

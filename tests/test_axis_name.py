@@ -11,13 +11,22 @@ import pytest
 from jax.sharding import AxisType, Mesh
 from jax.sharding import PartitionSpec as P
 
-from l2rw_jax import example_scores, example_weights, l2rw, reweight, reweighted_value_and_grad
+from l2rw_jax import (
+    evidence,
+    example_scores,
+    example_weights,
+    l2rw,
+    reweight,
+    reweighted_value_and_grad,
+)
 
 pytestmark = pytest.mark.usefixtures("strict")
 
 AXIS = "data"
 MAPS = ("vmap", "pmap", "shard_map", "shard_map unchecked")
 DEVICES = 8
+MOMENTUM = problems.LOOKAHEADS["momentum"]
+EVIDENCE = evidence((False, True), parts=5)  # each part has examples of several devices
 
 
 def divided(kind, fn, count=DEVICES):
@@ -72,18 +81,22 @@ def smooth():
         return problem, problems.lookahead_states(problem)
 
 
+def weightings():
+    """Weightings, each with the name of its look-ahead's state."""
+    for mode in ("forward", "reverse"):
+        for name in ("none", "momentum", "adam, eps_root"):
+            marks = pytest.mark.slow if name == "adam, eps_root" else ()
+            weighting = l2rw(problems.LOOKAHEADS[name], mode=mode)
+            yield pytest.param(weighting, name, id=f"{mode}, {name}", marks=marks)
+    yield pytest.param(EVIDENCE, "none", id="evidence")
+
+
 @pytest.mark.parametrize("kind", MAPS)
-@pytest.mark.parametrize("mode", ["forward", "reverse"])
-@pytest.mark.parametrize(
-    "name", ["none", "momentum", pytest.param("adam, eps_root", marks=pytest.mark.slow)]
-)
-def test_value_and_grad_equal_one_device(kind, mode, name):
+@pytest.mark.parametrize(("weighting", "name"), weightings())
+def test_value_and_grad_equal_one_device(kind, weighting, name):
     problem, state = smooth()[0], smooth()[1][name]
     make = functools.partial(
-        reweighted_value_and_grad,
-        problem.losses,
-        problem.clean_loss,
-        weighting=l2rw(problems.LOOKAHEADS[name], mode=mode),
+        reweighted_value_and_grad, problem.losses, problem.losses, weighting=weighting
     )
     arguments = (problem.params, problem.batch, problem.clean)
     want = by_reach(make(), state)(*arguments)
@@ -104,7 +117,7 @@ def test_with_a_mask_micro_batches_and_groups(kind, mode):
         problem.losses,
         problem.clean_loss,
         weighting=l2rw(
-            problems.LOOKAHEADS["momentum"],
+            MOMENTUM,
             mode=mode,
             mask=({"w": True, "b": False}, True),
             groups=lambda batch: batch["source"],
@@ -119,15 +132,20 @@ def test_with_a_mask_micro_batches_and_groups(kind, mode):
     assert 0 < np.sum(sums > 0) < 5  # some groups are on, some off
 
 
-@pytest.mark.parametrize("kind", [AxisType.Auto, AxisType.Explicit])
-def test_inside_a_mesh_that_is_set(kind):
-    """The check of `inner` makes arrays of its own, which must not be of the mesh."""
-    problem, state = smooth()[0], smooth()[1]["momentum"]
+@pytest.mark.parametrize(
+    ("kind", "weighting", "name"),
+    [
+        (AxisType.Auto, l2rw(MOMENTUM), "momentum"),
+        (AxisType.Explicit, l2rw(MOMENTUM), "momentum"),
+        (AxisType.Explicit, EVIDENCE, "none"),
+    ],
+    ids=["auto", "explicit", "explicit, evidence"],
+)
+def test_inside_a_mesh_that_is_set(kind, weighting, name):
+    """The check of `lookahead` makes arrays of its own, which must not be of the mesh."""
+    problem, state = smooth()[0], smooth()[1][name]
     make = functools.partial(
-        reweighted_value_and_grad,
-        problem.losses,
-        problem.clean_loss,
-        weighting=l2rw(problems.LOOKAHEADS["momentum"]),
+        reweighted_value_and_grad, problem.losses, problem.losses, weighting=weighting
     )
     arguments = (problem.params, problem.batch, problem.clean)
     want = jax.jit(by_reach(make(), state))(*arguments)
@@ -203,13 +221,16 @@ def test_weights_and_scores_alone(kind):
     problems.assert_close(got, parts(*arguments, axis_name=None), 1e-10)
 
 
-@pytest.mark.parametrize("kind", MAPS)
-def test_the_transform_in_a_chain(kind):
+@pytest.mark.parametrize(
+    ("kind", "weighting"),
+    [*((kind, l2rw(MOMENTUM)) for kind in MAPS), ("shard_map", EVIDENCE)],
+    ids=[*MAPS, "shard_map, evidence"],
+)
+def test_the_transform_in_a_chain(kind, weighting):
     problem = smooth()[0]
 
     def two_steps(params, batch, clean, axis_name=AXIS):
-        inner = optax.sgd(0.3, momentum=0.9)
-        tx = optax.chain(reweight(l2rw(inner), axis_name=axis_name), optax.adam(0.01))
+        tx = optax.chain(reweight(weighting, axis_name=axis_name), optax.adam(0.01))
         state = tx.init(params)
         for _ in range(2):
             updates, state = tx.update(
@@ -217,7 +238,7 @@ def test_the_transform_in_a_chain(kind):
                 state,
                 params,
                 per_example_loss_fn=lambda p: problem.losses(p, batch),
-                clean_loss_fn=lambda p: problem.clean_loss(p, clean),
+                clean_loss_fn=lambda p: problem.losses(p, clean),
             )
             params = optax.apply_updates(params, updates)
         return (params, state), ()
@@ -230,28 +251,34 @@ def test_the_transform_in_a_chain(kind):
 def test_two_axes_at_once():
     problem, states = smooth()
     axes = ("pod", "chip")
-    make = functools.partial(
-        reweighted_value_and_grad,
-        problem.losses,
-        problem.clean_loss,
-        weighting=l2rw(problems.LOOKAHEADS["momentum"]),
-    )
     arguments = (problem.params, problem.batch, problem.clean)
-    for mode in ("forward", "reverse"):
-        fn = by_reach(make(mode=mode, axis_name=axes), states["momentum"])
+    for weighting, name in (
+        (l2rw(MOMENTUM), "momentum"),
+        (l2rw(MOMENTUM, mode="reverse"), "momentum"),
+        (EVIDENCE, "none"),
+    ):
+        make = functools.partial(
+            reweighted_value_and_grad, problem.losses, problem.losses, weighting=weighting
+        )
         mapped = jax.shard_map(
-            fn,
+            by_reach(make(axis_name=axes), states[name]),
             mesh=Mesh(np.array(jax.devices()).reshape(4, 2), axes),
             in_specs=(P(), P(axes), P(axes)),
             out_specs=(P(), P(axes)),
         )
-        want = by_reach(make(mode=mode), states["momentum"])(*arguments)
+        want = by_reach(make(), states[name])(*arguments)
         problems.assert_close(jax.jit(mapped)(*arguments), want, 1e-10)
 
 
-@pytest.mark.parametrize("kind", MAPS)
-@pytest.mark.parametrize("mode", ["forward", "reverse"])
-def test_losses_that_know_each_other_across_devices(kind, mode):
+@pytest.mark.parametrize(
+    ("kind", "weighting"),
+    [
+        *((kind, l2rw(mode=mode)) for mode in ("forward", "reverse") for kind in MAPS),
+        ("shard_map", evidence(parts=5)),
+    ],
+    ids=[*(f"{kind}, {mode}" for mode in ("forward", "reverse") for kind in MAPS), "evidence"],
+)
+def test_losses_that_know_each_other_across_devices(kind, weighting):
     """Normalised predictions, as under batch normalisation: gradients cross the devices too."""
     rng = np.random.default_rng(0)
     batch = {"x": jnp.asarray(rng.normal(size=(24, 3))), "y": jnp.asarray(rng.normal(size=24))}
@@ -268,10 +295,7 @@ def test_losses_that_know_each_other_across_devices(kind, mode):
         per_example = functools.partial(losses, axis_name=axis_name)
         return by_reach(
             reweighted_value_and_grad(
-                per_example,
-                lambda *a: per_example(*a).mean(),
-                weighting=l2rw(mode=mode),
-                axis_name=axis_name,
+                per_example, per_example, weighting=weighting, axis_name=axis_name
             )
         )
 

@@ -7,15 +7,26 @@ import jax.numpy as jnp
 import optax
 import pytest
 
-from l2rw_jax import l2rw, learned_value_and_grad, reweighted_value_and_grad
+from l2rw_jax import evidence, l2rw, learned, reweighted_value_and_grad
 from l2rw_jax.losses import cross_entropy
-from l2rw_jax.methods import get_method
 from l2rw_jax.models import create_model
 
 pytestmark = pytest.mark.optimized
 
 SHAPE = (16, 16, 3)
 CONVOLUTIONS = 7  # of ResNet-8
+MASKS = {
+    None: None,
+    "head": lambda params: {name: name == "output" for name in params},
+    "last stage": lambda params: {name: name in ("output", "stage_2_block_0") for name in params},
+}
+WEIGHTINGS = {
+    "evidence": evidence(MASKS["head"]),
+    "learned": learned(
+        lambda phi, losses, batch: jax.nn.sigmoid(phi * losses) / len(losses),
+        lookahead=optax.sgd(0.1),
+    ),
+}
 
 
 @functools.cache
@@ -26,45 +37,32 @@ def compiled(mode, m=100, mask=None):
     tx = optax.sgd(0.1, momentum=0.9)
 
     def losses(params, batch, model_state):
-        (logits, features), model_state = model.apply(
-            params, model_state, batch["image"], train=True, with_features=True
-        )
-        aux = {"logits": logits, "features": features, "model_state": model_state}
-        return cross_entropy(logits, batch["label"]), aux
+        logits, model_state = model.apply(params, model_state, batch["image"], train=True)
+        return cross_entropy(logits, batch["label"]), model_state
 
     def step(params, model_state, opt_state, batch, clean):
         loss_fn = functools.partial(losses, model_state=model_state)
-
-        def mean_loss(params, batch):
-            values, aux = loss_fn(params, batch)
-            return values.mean(), aux
-
         if mode == "plain":
-            (loss, aux), grads = jax.value_and_grad(mean_loss, has_aux=True)(params, batch)
-        elif mode == "evidence":
-            make = get_method(mode).value_and_grad
-            fn = make(loss_fn, lambda *args: mean_loss(*args)[0], rng=jax.random.key(0))
-            (loss, (*_, aux)), grads = fn(params, batch | {"progress": 0.5}, clean)
-        elif mode == "learned":
-            fn = learned_value_and_grad(
-                loss_fn,
-                lambda *args: mean_loss(*args)[0],
-                lambda phi, losses, batch: jax.nn.sigmoid(phi * losses) / len(losses),
-                inner=optax.sgd(0.1),
-                has_aux=True,
-            )
-            (loss, (*_, aux)), (grads, phi_grad) = fn(params, jnp.ones(()), batch, clean)
-            loss += phi_grad  # else it would not be computed
+
+            def mean_loss(params):
+                values, model_state = loss_fn(params, batch)
+                return values.mean(), model_state
+
+            (loss, model_state), grads = jax.value_and_grad(mean_loss, has_aux=True)(params)
         else:
             fn = reweighted_value_and_grad(
                 loss_fn,
-                lambda *args: mean_loss(*args)[0],
+                lambda *args: loss_fn(*args)[0],
                 has_aux=True,
-                weighting=l2rw(mode=mode, mask=MASKS[mask]),
+                weighting=WEIGHTINGS.get(mode) or l2rw(mode=mode, mask=MASKS[mask]),
             )
-            (loss, (*_, aux)), grads = fn(params, batch, clean)
+            pair = (params, jnp.ones(())) if mode == "learned" else params
+            (loss, (*_, model_state)), grads = fn(pair, batch, clean)
+            if mode == "learned":
+                grads, phi_grad = grads
+                loss += phi_grad  # else it would not be computed
         updates, opt_state = tx.update(grads, opt_state, params)
-        return optax.apply_updates(params, updates), aux["model_state"], opt_state, loss
+        return optax.apply_updates(params, updates), model_state, opt_state, loss
 
     def examples(n):
         return {
@@ -74,13 +72,6 @@ def compiled(mode, m=100, mask=None):
 
     arguments = (params, model_state, jax.eval_shape(tx.init, params), examples(100), examples(m))
     return jax.jit(step).lower(*arguments).compile()
-
-
-MASKS = {
-    None: None,
-    "head": lambda params: {name: name == "output" for name in params},
-    "last stage": lambda params: {name: name in ("output", "stage_2_block_0") for name in params},
-}
 
 
 def flops(mode, m=100, mask=None):
@@ -97,8 +88,8 @@ def test_arithmetic():
     # 8 passes to 3 (see below), and 5 + 3/10 to 3 with a tenth of the clean examples: 2.67, 1.77.
     assert flops("forward") == pytest.approx(2.65, abs=0.1)
     assert flops("forward", m=10) <= 1.85
-    # Algorithm 1 as written, reverse over reverse: 10 passes to 3.
-    assert flops("reverse") == pytest.approx(3.3, abs=0.1)
+    # The transpose of the backward pass takes what the tangent does.
+    assert flops("reverse") == pytest.approx(2.65, abs=0.1)
     # The two passes of the tangent become two forward passes.
     assert flops("finite_difference") == pytest.approx(2.65, abs=0.1)
 
@@ -121,17 +112,19 @@ def test_arithmetic_of_a_look_ahead_of_the_head():
 
 
 def test_memory():
-    # Measured 1.18, on ResNet-32 1.04; reverse mode 2.4. This is XLA's default scheduler, the one
-    # that users run. Under its memory-minimising one both shrink, the plain step more: 1.4 to 1.5.
+    # Measured 1.22, on ResNet-32 1.04; reverse 1.34. This is XLA's default scheduler, the one that
+    # users run. Under its memory-minimising one both shrink, the plain step more: 1.4 to 1.5.
     assert memory("forward") <= 1.25
-    assert memory("reverse") > 2
+    assert memory("reverse") <= 1.4
+    assert memory("evidence") <= 1.1
 
 
 @pytest.mark.parametrize("mode", ["forward", "reverse", "finite_difference"])
 def test_memory_where_the_parameters_dominate(mode):
     """8 layers of 1024 x 1024 and 8 examples: beside the donated parameters, the clean gradient.
 
-    Nothing else is of that size: a copy of the parameters, to order the passes by, would make it 2.
+    Of a layer or two, also what is in hand. Nothing else is of that size: a copy of the parameters,
+    to order the passes by, or of the gradient, to scale it, would make it 2.
     """
     params = [{"w": jnp.zeros((1024, 1024)), "b": jnp.zeros(1024)} for _ in range(8)]
 
@@ -151,7 +144,7 @@ def test_memory_where_the_parameters_dominate(mode):
     batch = jax.ShapeDtypeStruct((8, 1024), jnp.float32)
     compiled = jax.jit(step, donate_argnums=0).lower(params, batch, batch).compile()
     size = sum(x.nbytes for x in jax.tree.leaves(params))
-    assert compiled.memory_analysis().temp_size_in_bytes < 1.2 * size
+    assert compiled.memory_analysis().temp_size_in_bytes < (1 + 2.1 / 8) * size
 
 
 @pytest.mark.parametrize(
@@ -163,6 +156,8 @@ def test_memory_where_the_parameters_dominate(mode):
         # (of the kernel and of the input) and 2 backward. First layer: no input gradient twice,
         # no tangent of the images.
         ("forward", 8, 3),
+        # The same, with the cotangents that the layers are given in place of the tangents.
+        ("reverse", 8, 3),
     ],
 )
 def test_the_forward_pass_is_shared(mode, passes, first):

@@ -38,13 +38,13 @@ def linear(b=8, m=4, seed=0):
 @pytest.mark.parametrize("name", ["none", "momentum"])
 def test_equals_its_parts(mode, name):
     """Scores, weights, then jax.value_and_grad of the sum with the weights held constant."""
-    problem, inner = problems.mlp(), problems.LOOKAHEADS[name]
+    problem, lookahead = problems.mlp(), problems.LOOKAHEADS[name]
     state = problems.lookahead_states(problem)[name]
     losses, clean_loss, params, batch, clean = problem
     fn = reweighted_value_and_grad(
         losses,
         clean_loss,
-        weighting=l2rw(inner, mode=mode),
+        weighting=l2rw(lookahead, mode=mode),
     )
     (loss, aux), grads = fn(params, batch, clean, lookahead_state=state)
 
@@ -52,7 +52,7 @@ def test_equals_its_parts(mode, name):
         lambda p: losses(p, batch),
         lambda p: clean_loss(p, clean),
         params,
-        lookahead=inner,
+        lookahead=lookahead,
         lookahead_state=state,
         mode=mode,
     )
@@ -62,7 +62,7 @@ def test_equals_its_parts(mode, name):
     problems.assert_close((loss, grads), want, 1e-12)
     problems.assert_close((aux.scores, aux.weights), (scores, weights), 1e-12)
     problems.assert_close(aux.losses, losses(params, batch), 1e-12)
-    clean_loss = problems.lookahead(problem, inner, state)(jnp.zeros(6))
+    clean_loss = problems.clean_loss_ahead(problem, lookahead, state)(jnp.zeros(6))
     problems.assert_close(aux.clean_loss, clean_loss, 1e-12)
     assert aux.aux is None
 
@@ -162,16 +162,16 @@ def test_identical_examples_give_the_plain_step(mode):
 
 @pytest.mark.parametrize("power", [-8, -1, 3])
 @both_modes
-def test_the_inner_rate_cancels(power, mode):
+def test_the_rate_of_the_lookahead_cancels(power, mode):
     """Exactly for a power of two: this is why `lookahead=None` may do without one."""
     problem = problems.mlp()
     want, got = (
         reweighted_value_and_grad(
             problem.losses,
             problem.clean_loss,
-            weighting=l2rw(inner, mode=mode),
+            weighting=l2rw(lookahead, mode=mode),
         )(*problem[2:])
-        for inner in (None, optax.sgd(2.0**power))
+        for lookahead in (None, optax.sgd(2.0**power))
     )
     problems.assert_equal(got[0][1].scores, 2.0**power * want[0][1].scores)
     problems.assert_equal(
@@ -332,7 +332,7 @@ COLD = {"nan": optax.adam(0.1), "zero": optax.lion(0.1), "rate zero": optax.sgd(
 
 @pytest.mark.parametrize("wrap", [lambda fn: fn, jax.jit], ids=["eager", "jit"])
 @pytest.mark.parametrize("name", COLD)
-def test_an_inner_that_would_train_nothing_is_refused(name, wrap):
+def test_a_lookahead_that_would_train_nothing_is_refused(name, wrap):
     w, batch, clean = linear()
     match = "lookahead: the derivative of its first update at gradient zero"
     fn = wrap(reweighted_value_and_grad(squares, mean_squares, weighting=l2rw(COLD[name])))

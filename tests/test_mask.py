@@ -84,9 +84,9 @@ def test_equals_the_closure_form_exactly(mask, mode, jit):
     ("name", "mask"),
     [("momentum", "head"), ("adam, eps_root", "head"), ("clip, decay, momentum", "kernels")],
 )
-def test_forward_reverse_and_finite_differences_agree_with_an_inner_optimizer(name, mask):
+def test_forward_reverse_and_finite_differences_agree_with_a_lookahead_optimizer(name, mask):
     made, states = problem()
-    inner, state = problems.LOOKAHEADS[name], states[name]
+    lookahead, state = problems.LOOKAHEADS[name], states[name]
     moving, merge = closure(MASKS[mask], made.params)
 
     @jax.jit
@@ -96,7 +96,7 @@ def test_forward_reverse_and_finite_differences_agree_with_an_inner_optimizer(na
                 lambda p: made.losses(p, made.batch),
                 lambda p: made.clean_loss(p, made.clean),
                 made.params,
-                lookahead=inner,
+                lookahead=lookahead,
                 lookahead_state=state,
                 mode=mode,
                 mask=MASKS[mask],
@@ -104,16 +104,16 @@ def test_forward_reverse_and_finite_differences_agree_with_an_inner_optimizer(na
             for mode in MODES
         }
 
-    def lookahead(epsilon):
+    def loss_ahead(epsilon):
         """The definition: the gradient is taken by, and the update moves, those under True."""
         grads = jax.grad(lambda x: jnp.vdot(epsilon, made.losses(merge(x), made.batch)))(moving)
         zeros = closure(MASKS[mask], jax.tree.map(jnp.zeros_like, made.params))[1]
-        updates, _ = inner.update(zeros(grads), state, made.params)
+        updates, _ = lookahead.update(zeros(grads), state, made.params)
         moved = optax.apply_updates(moving, closure(MASKS[mask], updates)[0])
         return made.clean_loss(merge(moved), made.clean)
 
     steps = 1e-6 * jnp.eye(6)
-    differences = -(jax.vmap(lookahead)(steps) - jax.vmap(lookahead)(-steps)) / 2e-6
+    differences = -(jax.vmap(loss_ahead)(steps) - jax.vmap(loss_ahead)(-steps)) / 2e-6
     got = scores()
     assert np.min(np.abs(differences)) > 1e-6
     problems.assert_close(got["forward"], differences, 1e-6)
@@ -181,16 +181,16 @@ def test_in_a_chain_with_frozen_parameters():
     problems.assert_close(params[1], head, 1e-12)
 
 
-def test_an_inner_is_only_checked_where_it_moves():
+def test_a_lookahead_is_only_checked_where_it_moves():
     """Adam without eps_root on frozen parameters does no harm."""
     params = {"frozen": jnp.ones(2), "head": jnp.ones(2)}
-    inner = optax.partition(
+    lookahead = optax.partition(
         {"adam": optax.adam(0.1), "sgd": optax.sgd(0.1)}, {"frozen": "adam", "head": "sgd"}
     )
     with pytest.raises(ValueError, match="is not finite"):
-        reweight(l2rw(inner)).init(params)
+        reweight(l2rw(lookahead)).init(params)
     reweight(
-        l2rw(inner, mask={"frozen": False, "head": True}),
+        l2rw(lookahead, mask={"frozen": False, "head": True}),
     ).init(params)
 
 

@@ -9,7 +9,7 @@ import optax
 import problems
 import pytest
 
-from l2rw_jax import l2rw, reweighted_value_and_grad
+from l2rw_jax import evidence, l2rw, reweighted_value_and_grad
 
 pytestmark = pytest.mark.usefixtures("strict")
 
@@ -21,18 +21,24 @@ def problem():
         return made, problems.lookahead_states(made)
 
 
+MOMENTUM = problems.LOOKAHEADS["momentum"]
+
+
 @pytest.mark.parametrize(
     ("size", "mode"),
-    [(1, "forward"), (3, "forward"), (3, "reverse"), (3, "finite_difference"), (12, "forward")],
+    [(1, "forward"), (3, "forward"), (12, "forward")]
+    + [(3, mode) for mode in ("reverse", "finite_difference", "evidence")],
 )
 def test_equals_the_whole_batch(mode, size):
     made, states = problem()
-    weighting = l2rw(problems.LOOKAHEADS["momentum"], mode=mode)
-    state = states["momentum"]
+    if mode == "evidence":
+        weighting, state = evidence((False, True), parts=4), None
+    else:
+        weighting, state = l2rw(MOMENTUM, mode=mode), states["momentum"]
     want, got = (
-        jax.jit(
-            reweighted_value_and_grad(made.losses, made.clean_loss, weighting=weighting, **more)
-        )(*made[2:], lookahead_state=state)
+        jax.jit(reweighted_value_and_grad(made.losses, made.losses, weighting=weighting, **more))(
+            *made[2:], lookahead_state=state
+        )
         for more in ({}, {"micro_batch_size": size})
     )
     problems.assert_close(got, want, 1e-7 if mode == "finite_difference" else 1e-12)

@@ -97,14 +97,14 @@ def test_chain_takes_reweight_first():
 def test_a_parameter_that_never_had_a_gradient_is_refused_in_a_warm_adam():
     """A dead unit makes every score NaN; eps_root does not."""
 
-    def scores(inner):
-        state = inner.init(PARAMS)
+    def scores(lookahead):
+        state = lookahead.init(PARAMS)
         for _ in range(3):
             grads = jax.grad(clean_loss)(PARAMS)
             grads["w"] = grads["w"].at[0, 0].set(0.0)  # a dead unit
-            _, state = inner.update(grads, state, PARAMS)
+            _, state = lookahead.update(grads, state, PARAMS)
         fn = reweighted_value_and_grad(
-            lambda p, _: losses(p), lambda p, _: clean_loss(p), weighting=l2rw(inner)
+            lambda p, _: losses(p), lambda p, _: clean_loss(p), weighting=l2rw(lookahead)
         )
         return fn(PARAMS, None, None, lookahead_state=state)[0][1].scores
 

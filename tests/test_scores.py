@@ -30,7 +30,7 @@ def smooth():
 
 @pytest.mark.parametrize("name", problems.LOOKAHEADS)
 def test_forward_reverse_and_finite_differences_agree(name, smooth):
-    problem, inner, state = smooth[0], problems.LOOKAHEADS[name], smooth[1][name]
+    problem, lookahead, state = smooth[0], problems.LOOKAHEADS[name], smooth[1][name]
 
     @jax.jit
     def three_ways():
@@ -39,13 +39,13 @@ def test_forward_reverse_and_finite_differences_agree(name, smooth):
                 lambda p: problem.losses(p, problem.batch),
                 lambda p: problem.clean_loss(p, problem.clean),
                 problem.params,
-                lookahead=inner,
+                lookahead=lookahead,
                 lookahead_state=state,
                 mode=mode,
             )
             for mode in ("forward", "reverse")
         )
-        loss = problems.lookahead(problem, inner, state)
+        loss = problems.clean_loss_ahead(problem, lookahead, state)
         return forward, reverse, central_differences(loss, 6, 1e-6, lambda f, x: jax.vmap(f)(x))
 
     forward, reverse, differences = three_ways()
@@ -62,10 +62,10 @@ ON_A_NET = ("none", "adamw", "clip, decay, momentum")
 def chosen(index):
     """One optimizer that is any of them: with `index` traced, one compilation serves them all."""
 
-    def branch(name, inner):
-        if inner is None:
+    def branch(name, lookahead):
+        if lookahead is None:
             return lambda grads, states, params: jax.tree.map(jnp.negative, grads)
-        return lambda grads, states, params: inner.update(grads, states[name], params)[0]
+        return lambda grads, states, params: lookahead.update(grads, states[name], params)[0]
 
     branches = [branch(name, problems.LOOKAHEADS[name]) for name in ON_A_NET]
 
@@ -95,7 +95,7 @@ def test_on_a_residual_net_with_batch_norm_and_dropout():
 
         @jax.jit
         def differences(index):
-            loss = problems.lookahead(problem, chosen(index), states)
+            loss = problems.clean_loss_ahead(problem, chosen(index), states)
             # A step short enough not to switch a ReLU. No vmap: it makes slow convolutions.
             return central_differences(loss, 4, 1e-8, jax.lax.map)
 

@@ -12,7 +12,7 @@ import pytest
 from jax.sharding import AxisType, NamedSharding
 from jax.sharding import PartitionSpec as P
 
-from l2rw_jax import l2rw, reweight, reweighted_value_and_grad
+from l2rw_jax import evidence, l2rw, reweight, reweighted_value_and_grad
 
 pytestmark = pytest.mark.usefixtures("strict")
 
@@ -27,6 +27,7 @@ OPTIONS = {
     "groups": {"groups": lambda batch: batch["source"]},
 }
 OPTIONS["everything"] = functools.reduce(dict.__or__, OPTIONS.values())
+OPTIONS["evidence"] = {"weighting": evidence((False, True), parts=5)}
 
 
 @functools.cache
@@ -66,25 +67,24 @@ def gathered(loss_fn):
     return fn
 
 
-def weighted(losses, clean_loss, options):
-    """The function of these options, l2rw's and its own."""
-    own = {name: x for name, x in options.items() if name == "micro_batch_size"}
-    rest = {name: x for name, x in options.items() if name not in own}
-    weighting = rest.pop("weighting", None) or l2rw(**rest)
-    return jax.jit(reweighted_value_and_grad(losses, clean_loss, weighting=weighting, **own))
+def weighted(losses, name, mode):
+    """The function of these options, some of which are `l2rw`'s."""
+    options = {"mode": mode, **OPTIONS[name]}
+    own = {key: options.pop(key) for key in ("micro_batch_size",) if key in options}
+    weighting = options.get("weighting") or l2rw(**options)
+    return jax.jit(reweighted_value_and_grad(losses, losses, weighting=weighting, **own))
 
 
-def sharded(kind, place, state, losses, clean_loss, **options):
+def sharded(kind, place, state, name, mode):
     """`reweighted_value_and_grad` of the problem on a mesh of eight devices."""
     made = problem()
-    if kind == "explicit" and place == "fsdp":
-        losses, clean_loss = gathered(losses), gathered(clean_loss)
+    losses = gathered(made.losses) if kind == "explicit" and place == "fsdp" else made.losses
     mesh = jax.make_mesh((DEVICES,), ("data",), axis_types=(KINDS[kind],))
     with jax.set_mesh(mesh):
         params, state = (jax.device_put(x, shardings(mesh, x, place)) for x in (made.params, state))
         rows = NamedSharding(mesh, P("data"))
         batch, clean = jax.device_put((made.batch, made.clean), rows)
-        fn = weighted(losses, clean_loss, options)
+        fn = weighted(losses, name, mode)
         result = fn(params, batch, clean, lookahead_state=state)
         for grad, param in zip(*map(jax.tree.leaves, (result[1], params)), strict=True):
             assert kind == "auto" or grad.sharding == param.sharding
@@ -96,7 +96,7 @@ def sharded(kind, place, state, losses, clean_loss, **options):
 def on_one_device(name, mode):
     made, options = problem(), OPTIONS[name]
     state = options["lookahead"].init(made.params) if "lookahead" in options else None
-    fn = weighted(made.losses, made.clean_loss, options | {"mode": mode})
+    fn = weighted(made.losses, name, mode)
     return state, fn(made.params, made.batch, made.clean, lookahead_state=state)
 
 
@@ -105,7 +105,7 @@ def combinations():
     for kind in KINDS:
         for place in ("replicated", "fsdp"):
             for name in OPTIONS:
-                quick = () if name in ("plain", "everything") else pytest.mark.slow
+                quick = () if name in ("plain", "everything", "evidence") else pytest.mark.slow
                 yield pytest.param(kind, place, name, "forward", marks=quick)
         for mode in MODES[1:]:
             yield kind, "fsdp", "everything", mode
@@ -114,9 +114,8 @@ def combinations():
 
 @pytest.mark.parametrize(("kind", "place", "name", "mode"), combinations())
 def test_sharded_arrays_give_one_device_s_result(kind, place, name, mode):
-    made = problem()
     state, want = on_one_device(name, mode)
-    got = sharded(kind, place, state, made.losses, made.clean_loss, mode=mode, **OPTIONS[name])
+    got = sharded(kind, place, state, name, mode)
     problems.assert_close(got, want, 1e-7 if mode == "finite_difference" else 1e-12)
 
 

@@ -85,7 +85,7 @@ def test_in_a_chain_equals_the_gradient_and_then_the_optimizer(mode, after):
 
 @strict
 @both_modes
-def test_inner_momentum_follows_the_real_weighted_gradients(mode):
+def test_the_lookahead_s_momentum_follows_the_real_weighted_gradients(mode):
     params, (reweighted, _) = run(
         optax.chain(
             reweight(
@@ -224,9 +224,9 @@ TRACES = {
 @pytest.mark.parametrize("trace", TRACES)
 def test_init_under_a_trace_checks_the_derivative_with_stand_ins(trace):
     init = TRACES[trace]
-    for inner, match in [(optax.adam(0.1), "is not finite"), (optax.lion(0.1), "vanishes")]:
+    for lookahead, match in [(optax.adam(0.1), "is not finite"), (optax.lion(0.1), "vanishes")]:
         with pytest.raises(ValueError, match=match):
-            init(reweight(l2rw(inner)).init)(jnp.ones((2, 3)))
+            init(reweight(l2rw(lookahead)).init)(jnp.ones((2, 3)))
     state = init(reweight(l2rw(optax.adam(0.1, eps_root=1e-8))).init)(jnp.ones((2, 3)))
     assert state.lookahead_state[0].mu.shape == (2, 3)
 
@@ -238,7 +238,7 @@ def test_the_check_of_a_large_model_under_a_trace_needs_no_second_model():
     jax.eval_shape(reweight(l2rw(optax.sgd(0.1, momentum=0.9))).init, shapes)
 
 
-def test_the_check_under_a_trace_keeps_the_shapes_that_an_inner_may_know():
+def test_the_check_under_a_trace_keeps_the_shapes_that_a_lookahead_may_know():
     anchor = jnp.ones((300, 300))
     pull = optax.stateless(lambda updates, params: jax.tree.map(lambda u: u + anchor, updates))
     jax.eval_shape(reweight(l2rw(optax.chain(pull, optax.sgd(0.1, 0.9)))).init, anchor)
@@ -246,7 +246,7 @@ def test_the_check_under_a_trace_keeps_the_shapes_that_an_inner_may_know():
     jax.jit(lambda w: reweight(l2rw(optax.sgd(0.1))).init(floats | {"w": w}))(floats["w"])
 
 
-def test_an_inner_with_a_traced_rate_is_not_checked():
+def test_a_lookahead_with_a_traced_rate_is_not_checked():
     """Its derivative is unknown until the program runs."""
 
     def rate_of(rate):
@@ -368,7 +368,7 @@ def test_options_are_checked_at_once(options, error, match):
 
 
 @pytest.mark.parametrize(
-    ("inner", "match"),
+    ("lookahead", "match"),
     [
         (
             optax.adam(0.1),
@@ -381,9 +381,9 @@ def test_options_are_checked_at_once(options, error, match):
     ],
     ids=["nan", "vanishing", "rate zero", "one argument more", "three arguments more"],
 )
-def test_init_refuses_an_inner_without_a_derivative(inner, match):
+def test_init_refuses_a_lookahead_without_a_derivative(lookahead, match):
     with pytest.raises(ValueError, match=match):
-        reweight(l2rw(inner)).init(start())
+        reweight(l2rw(lookahead)).init(start())
 
 
 @both_modes
@@ -427,7 +427,7 @@ def test_update_errors(changes, error, match, mode):
         tx.update(None, tx.init(start()), **arguments)
 
 
-def test_an_inner_that_keeps_a_state_needs_it():
+def test_a_lookahead_that_keeps_a_state_needs_it():
     tx, state = reweight(l2rw(optax.sgd(0.1, momentum=0.9))), reweight().init(start())
     with pytest.raises(ValueError, match=r"lookahead_state: got None, .* pass the state"):
         tx.update(None, state._replace(lookahead_state=None), start(), **fns(*data(0)))

@@ -36,7 +36,7 @@ def by_label(phi, losses, batch):
     return jax.nn.sigmoid(phi[batch["y"]]) / len(losses)
 
 
-def definition(problem, weight_fn, inner, state, phi):
+def definition(problem, weight_fn, lookahead, state, phi):
     """The clean loss after one update by weights of ``phi``, as Shu et al. write it."""
     losses = jax.lax.stop_gradient(problem.losses(problem.params, problem.batch))
 
@@ -45,7 +45,7 @@ def definition(problem, weight_fn, inner, state, phi):
         return jnp.sum(weights * problem.losses(params, problem.batch))
 
     grads = jax.grad(weighted)(problem.params)
-    updates, _ = inner.update(grads, state, problem.params)
+    updates, _ = lookahead.update(grads, state, problem.params)
     return problem.clean_loss(optax.apply_updates(problem.params, updates), problem.clean)
 
 
@@ -54,7 +54,7 @@ def double(tree):
 
 
 CASES = [(meta_weight_net, ONE_HIDDEN), (by_label, np.linspace(-1, 1, 4))]
-INNERS = {
+LOOKAHEADS = {
     "sgd": optax.sgd(0.3),
     "momentum": optax.sgd(0.3, momentum=0.9),
     "adam": optax.adam(0.03),
@@ -62,20 +62,20 @@ INNERS = {
 }
 
 
-@pytest.mark.parametrize("inner", INNERS.values(), ids=INNERS)
+@pytest.mark.parametrize("lookahead", LOOKAHEADS.values(), ids=LOOKAHEADS)
 @pytest.mark.parametrize(("weight_fn", "phi"), CASES, ids=["network", "labels"])
-def test_both_gradients_are_those_of_the_definition(weight_fn, phi, inner):
+def test_both_gradients_are_those_of_the_definition(weight_fn, phi, lookahead):
     problem, phi = problems.mlp(), double(phi)
-    state = inner.init(problem.params)
+    state = lookahead.init(problem.params)
     if jax.tree.leaves(state):  # warm
         grads = jax.grad(lambda p: problem.losses(p, problem.batch).sum())(problem.params)
-        _, state = inner.update(grads, state, problem.params)
-    weighting = learned(weight_fn, lookahead=inner)
+        _, state = lookahead.update(grads, state, problem.params)
+    weighting = learned(weight_fn, lookahead=lookahead)
     fn = jax.jit(value_and_grad(problem.losses, problem.clean_loss, weighting=weighting))
     (loss, aux), (grads, phi_grads) = fn(
         (problem.params, phi), problem.batch, problem.clean, lookahead_state=state
     )
-    want = lambda phi: definition(problem, weight_fn, inner, state, phi)  # noqa: E731
+    want = lambda phi: definition(problem, weight_fn, lookahead, state, phi)  # noqa: E731
     chex.assert_trees_all_close(phi_grads, jax.grad(want)(phi), rtol=1e-9, atol=1e-14)
     # And by finite differences, in a random direction: reverse mode over reverse could err alike.
     direction = jax.tree.map(lambda x: jnp.sin(1 + jnp.arange(x.size)).reshape(x.shape), phi)
@@ -95,23 +95,23 @@ def test_both_gradients_are_those_of_the_definition(weight_fn, phi, inner):
 
 def test_at_weight_zero_the_scores_are_those_of_the_paper():
     """A weight for each example, all zero, is where the paper takes its derivative."""
-    problem, inner = problems.mlp(), optax.sgd(0.3)
-    weighting = learned(lambda phi, losses, batch: phi, lookahead=inner)
+    problem, lookahead = problems.mlp(), optax.sgd(0.3)
+    weighting = learned(lambda phi, losses, batch: phi, lookahead=lookahead)
     fn = value_and_grad(problem.losses, problem.clean_loss, weighting=weighting)
     (_, aux), (_, phi_grads) = fn((problem.params, jnp.zeros(6)), problem.batch, problem.clean)
     want = example_scores(
         lambda p: problem.losses(p, problem.batch),
         lambda p: problem.clean_loss(p, problem.clean),
         problem.params,
-        lookahead=inner,
+        lookahead=lookahead,
     )
     np.testing.assert_allclose(aux.scores, want, rtol=1e-12)
     np.testing.assert_allclose(phi_grads, -want, rtol=1e-12)
 
 
 def test_a_mask_is_the_derivative_by_the_parameters_that_move():
-    problem, inner, phi = problems.mlp(), optax.sgd(0.3), jnp.linspace(-1, 1, 4)
-    weighting = learned(by_label, lookahead=inner, mask=(False, True))
+    problem, lookahead, phi = problems.mlp(), optax.sgd(0.3), jnp.linspace(-1, 1, 4)
+    weighting = learned(by_label, lookahead=lookahead, mask=(False, True))
     fn = value_and_grad(problem.losses, problem.clean_loss, weighting=weighting)
     _, (grads, phi_grads) = fn((problem.params, phi), problem.batch, problem.clean)
     first = problem.params[0]
@@ -120,14 +120,16 @@ def test_a_mask_is_the_derivative_by_the_parameters_that_move():
         clean_loss=lambda p, clean: problem.clean_loss((first, p), clean),
         params=problem.params[1],
     )
-    want = jax.grad(lambda phi: definition(head, by_label, inner, inner.init(first), phi))(phi)
+    want = jax.grad(lambda phi: definition(head, by_label, lookahead, lookahead.init(first), phi))(
+        phi
+    )
     np.testing.assert_allclose(phi_grads, want, rtol=1e-10)
     assert all(jnp.any(g != 0) for g in jax.tree.leaves(grads))  # all train
 
 
 @pytest.mark.parametrize("kind", ["shard_map", "pmap"])
 def test_devices_that_share_a_batch_are_one_device(kind):
-    problem, inner, phi = problems.mlp(b=8, m=4), optax.sgd(0.3), jnp.linspace(-1, 1, 4)
+    problem, lookahead, phi = problems.mlp(b=8, m=4), optax.sgd(0.3), jnp.linspace(-1, 1, 4)
 
     def weight_fn(phi, losses, batch):
         return jax.nn.sigmoid(phi[batch["y"]]) / 8
@@ -137,7 +139,7 @@ def test_devices_that_share_a_batch_are_one_device(kind):
         value_and_grad(
             problem.losses,
             problem.clean_loss,
-            weighting=learned(weight_fn, lookahead=inner),
+            weighting=learned(weight_fn, lookahead=lookahead),
             axis_name=axis_name,
         )
         for axis_name in (None, "data")
@@ -288,42 +290,6 @@ def test_evidence_is_its_formula(m, parts):
         problems.assert_close((loss, grads), (want, want_grads), 1e-9)
         clean = problem.losses(problem.params, problem.clean).mean()
         np.testing.assert_allclose(aux.clean_loss, clean, rtol=1e-12)
-
-
-@pytest.mark.parametrize("kind", ["vmap", "shard_map", "jit", "micro-batches"])
-def test_evidence_on_devices_and_in_parts_is_the_whole_batch_s(kind):
-    problem = problems.mlp(b=8, m=6)
-    weighting = evidence((False, True), parts=4)  # parts take from both devices
-    make = lambda **more: value_and_grad(  # noqa: E731
-        problem.losses, problem.losses, weighting=weighting, **more
-    )
-    arguments = (problem.params, problem.batch, problem.clean)
-    (loss, aux), grads = make()(*arguments)
-    if kind == "micro-batches":
-        (got, got_aux), got_grads = jax.jit(make(micro_batch_size=2))(*arguments)
-    elif kind == "vmap":
-        halves = jax.tree.map(lambda x: x.reshape(2, -1, *x.shape[1:]), arguments[1:])
-        fn = jax.vmap(make(axis_name="data"), (None, 0, 0), axis_name="data")
-        (got, got_aux), got_grads = fn(problem.params, *halves)
-        got, got_grads = jax.tree.map(lambda x: x[0], (got, got_grads))
-    else:
-        mesh = jax.make_mesh((2,), ("data",), axis_types=(jax.sharding.AxisType.Auto,))
-        if kind == "jit":
-            rows = jax.sharding.NamedSharding(mesh, P("data"))
-            divided = jax.device_put(arguments[1:], rows)
-            (got, got_aux), got_grads = jax.jit(make())(problem.params, *divided)
-        else:
-            fn = jax.shard_map(
-                make(axis_name="data"),
-                mesh=mesh,
-                in_specs=(P(), P("data"), P("data")),
-                out_specs=((P(), type(aux)(P("data"), P("data"), P("data"), P(), P())), P()),
-            )
-            (got, got_aux), got_grads = jax.jit(fn)(*arguments)
-    np.testing.assert_allclose(got, loss, rtol=1e-12)
-    np.testing.assert_allclose(got_aux.weights.ravel(), aux.weights, rtol=1e-10)
-    np.testing.assert_allclose(got_aux.scores.ravel(), aux.scores, rtol=1e-9)
-    chex.assert_trees_all_close(got_grads, grads, rtol=1e-10, atol=1e-14)
 
 
 def test_evidence_leaves_a_broken_row_out_and_does_not_change_the_others():
@@ -495,14 +461,17 @@ def test_the_loss_s_derivative_is_the_gradient(weighting):
 def test_an_old_name_says_the_new_one():
     problem = problems.mlp()
     for options, match in (
-        ({"inner": optax.sgd(0.1)}, r"inner: moved in version 0.3.0; pass it as weighting=l2rw"),
+        (
+            {"lookahead": optax.sgd(0.1)},
+            r"lookahead: moved in version 0.3.0; pass it as weighting=l2rw",
+        ),
         ({"mode": "reverse"}, r"mode: .* weighting=l2rw\(mode=...\)"),
         ({"lookahead_mask": None}, r"lookahead_mask: .* weighting=l2rw\(mask=...\)"),
         ({"weights_fn": None}, r"weights_fn: .* weighting=by_loss\(weights_fn\)"),
     ):
         with pytest.raises(TypeError, match=match):
             value_and_grad(problem.losses, problem.losses, **options)
-    for options in ({"inner": None}, {"mode": "forward"}, {"min_weight": 0.0}):
+    for options in ({"lookahead": None}, {"mode": "forward"}, {"min_weight": 0.0}):
         with pytest.raises(
             TypeError, match=r": moved in version 0.3.0; pass it as reweight\(l2rw\("
         ):

@@ -9,7 +9,7 @@ import optax
 import problems
 import pytest
 
-from l2rw_jax import reweighted_value_and_grad
+from l2rw_jax import l2rw, reweighted_value_and_grad
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore", DeprecationWarning)
@@ -79,10 +79,8 @@ def problem():
 
 
 def reweighted(losses, **options):
-    """The weights and the gradient."""
-    value_and_grad = reweighted_value_and_grad(
-        losses, lambda params, clean: losses(params, clean).mean(), **options
-    )
+    """The weights and the gradient, with `l2rw`'s options."""
+    value_and_grad = reweighted_value_and_grad(losses, losses, weighting=l2rw(**options))
     (_, aux), grads = jax.jit(value_and_grad)(*problem())
     return aux.weights, grads
 
@@ -90,7 +88,7 @@ def reweighted(losses, **options):
 @pytest.fixture(scope="module")
 def ordinary():
     """What the network with neither gives: looking ahead with all parameters, and the head's."""
-    return {"all": reweighted(ORDINARY), "head": reweighted(ORDINARY, lookahead_mask=HEAD_ONLY)}
+    return {"all": reweighted(ORDINARY), "head": reweighted(ORDINARY, mask=HEAD_ONLY)}
 
 
 @each_network
@@ -113,5 +111,5 @@ def test_finite_differences_give_the_weights(losses, ordinary):
 
 @each_network
 def test_forward_mode_passes_a_lookahead_of_the_layers_behind(losses, ordinary):
-    got = reweighted(losses, lookahead_mask=HEAD_ONLY)
+    got = reweighted(losses, mask=HEAD_ONLY)
     problems.assert_close(got, ordinary["head"], 1e-4)
