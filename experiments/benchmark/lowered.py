@@ -43,11 +43,12 @@ def problem(name: str, batch: int = 100) -> Problem:
 
 def lower(problem: Problem, form: Callable[..., Any]) -> Any:
     """The lowered step: the gradient that ``form`` makes, and gradient descent."""
-    gradient = form(problem.losses_fn)
+    gradient = form(problem.losses_fn, 0.1)
 
     def step(params, batch, clean):
-        (loss, state), grads = gradient(params, batch, clean)
-        return jax.tree.map(lambda p, g: p - 0.1 * g, params, grads), state, loss
+        (loss, aux), grads = gradient(params, batch, clean)
+        params = jax.tree.map(lambda p, g: p - 0.1 * g, params, grads)
+        return params, aux["model_state"], loss
 
     return jax.jit(step, donate_argnums=0).lower(problem.params, problem.batch, problem.batch)
 

@@ -38,6 +38,7 @@ SUMMARY, MODEL = "summary.json", "model"
 FILES: tuple[str, ...] = (SUMMARY, "model/model.npz", "model/config.json")
 FILES += ("issues.csv", "corrected.csv", "report.html")
 _SCRATCH, _CHANGED = ".l2rw-audit-unfinished-", "changed-"
+_LARGEST = 2**26  # bytes of a summary.json
 _BLANK = "0" * 64  # in place of summary.json's own digest
 
 
@@ -246,6 +247,8 @@ def _digest(path: Path) -> str:
 
 def _read(path: Path) -> bytes:
     check_place(path)
+    if path.name == SUMMARY and path.stat().st_size > _LARGEST:
+        raise ValueError(f"{path.name} is larger than {_LARGEST >> 20} MiB")
     return path.read_bytes()
 
 

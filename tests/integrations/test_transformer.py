@@ -136,7 +136,7 @@ def test_the_forward_pass_is_one_in_a_loop(again):
 
     def reweighted(mask):
         return reweighted_value_and_grad(
-            lambda *args: losses(*args, layers), clean_loss, lookahead_mask=mask
+            lambda *args: losses(*args, layers), clean_loss, weighting=l2rw(mask=mask)
         )
 
     plain = count(lambda params, tokens, _: jax.value_and_grad(clean_loss)(params, tokens))
@@ -176,7 +176,7 @@ def test_checkpoints_of_every_form_leave_the_scores_as_they_are(name):
         fn = reweighted_value_and_grad(
             lambda p, x: losses(p, x, layers),
             lambda p, x: losses(p, x, layers).mean(),
-            lookahead_mask=mask,
+            weighting=l2rw(mask=mask),
         )
         (_, aux), grads = jax.jit(fn)(params, tokens, CLEAN)
         return aux.scores, grads

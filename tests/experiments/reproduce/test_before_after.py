@@ -1,16 +1,18 @@
 """README's picture shows what its JSON holds, with the answer as its title."""
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
-from programs import run_program
 
 from experiments.reproduce import before_after
 
-RESULTS = Path(__file__).parents[3] / "results/human-trusted-cpu.json"
+ROOT = Path(__file__).parents[3]
+RESULTS = ROOT / "results/human-trusted-cpu.json"
 
 
 def _points(people, made):
@@ -44,7 +46,9 @@ def test_the_picture_is_drawn_from_the_report(tmp_path):
         assert image.width > 800
 
 
+@pytest.mark.slow
 def test_the_data_of_human_labels_replace_only_themselves(tmp_path):
+    """In processes of their own: the program's flags are also those of another."""
     pytest.importorskip("pandas")
     for part in ("train", "test"):
         np.save(tmp_path / f"embeddings_{part}.npy", np.zeros((2, 3), np.float32))
@@ -53,10 +57,11 @@ def test_the_data_of_human_labels_replace_only_themselves(tmp_path):
     np.savez(tmp_path / "other.npz", x=np.zeros(3))
     found = []
     for name in ("mine", "other", "new", "new"):
-        arguments = [f"--source={tmp_path}", f"--output={tmp_path}/{name}.npz"]
-        found.append(run_program("reproduce.human", arguments, required=()))
-    assert [done.status for done in found] == [2, 2, 0, 0]
-    assert all("exists and holds something else" in done.errors for done in found[:2])
+        command = [sys.executable, "-m", "experiments.reproduce.human", f"--source={tmp_path}"]
+        command.append(f"--output={tmp_path}/{name}.npz")
+        found.append(subprocess.run(command, capture_output=True, text=True, cwd=ROOT))
+    assert [done.returncode for done in found] == [2, 2, 0, 0]
+    assert all("exists and holds something else" in done.stderr for done in found[:2])
     assert (tmp_path / "mine.npz").read_text() == "mine"
     with np.load(tmp_path / "new.npz") as arrays:
         assert arrays["given_labels"].tolist() == [0, 0] and arrays["train_labels"].tolist() == [
