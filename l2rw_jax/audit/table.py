@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 
+from l2rw_jax.audit.arguments import check_rows, index_labels, read_given, read_ids, read_trusted
 from l2rw_jax.audit.calibrate import (
     MIN_KIND,
     confident_classes,
@@ -15,7 +16,7 @@ from l2rw_jax.audit.calibrate import (
 )
 from l2rw_jax.audit.errors import AuditError, listed
 from l2rw_jax.audit.signal import Signal, doubt, find_signal
-from l2rw_jax.data.examples import absent_classes, is_pair, read_labels, read_mask, take_rows
+from l2rw_jax.data.examples import absent_classes, take_rows
 
 _ROWS = 65536  # predicted at a time, at most
 _PROBABILITIES = 2**24  # likewise
@@ -124,12 +125,12 @@ def run_audit(
     Trusted rows that are ``chosen``, [n] bools, were checked because they look wrong: they do not
     steer.
     """
-    given = _read_labels("y", y)
-    _check_rows(X, given)
-    ids = _check_ids(ids, len(given))
-    classes, given_class, counts = _index_classes(given)
+    given = read_given("y", y)
+    check_rows(X, given)
+    ids = read_ids(ids, len(given))
+    classes, given_class, counts = index_labels(given)
     check_classes("y", classes, counts)
-    mask, true_class = _check_trusted(trusted, given_class, classes)
+    mask, true_class = read_trusted(trusted, given_class, classes)
     if classifier is None:
         from l2rw_jax.classifier import ReweightClassifier
 
@@ -302,83 +303,3 @@ def _probabilities(classifier: Any, X: Any, rows: Any) -> np.ndarray:
 def _enough(changed: np.ndarray, mask: np.ndarray) -> bool:
     wrong = int(changed.sum())
     return min(wrong, int(mask.sum()) - wrong) >= MIN_KIND
-
-
-def _check_rows(X: Any, y: np.ndarray) -> None:
-    if not hasattr(X, "shape") or len(X.shape) not in (2, 4):
-        got = list(X.shape) if hasattr(X, "shape") else f"a {type(X).__name__}"
-        raise AuditError(f"X: got {got}; takes an array [n, d], or images [n, h, w, c]")
-    if y.ndim != 1 or len(y) != X.shape[0]:
-        raise AuditError(f"y: got shape {list(y.shape)} for {X.shape[0]} rows of X; takes [n]")
-    if not len(y):
-        raise AuditError("X: no rows")
-
-
-def _read_labels(argument: str, y: Any) -> np.ndarray:
-    try:
-        return np.asarray(read_labels(argument, y))
-    except ValueError as error:
-        raise AuditError(str(error)) from None
-
-
-def _index_classes(y: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """The classes, sorted; each label's index among them; and their counts."""
-    try:
-        return np.unique(y, return_inverse=True, return_counts=True)
-    except TypeError:
-        kinds = ", ".join(sorted({type(label).__name__ for label in y.tolist()}))
-        raise AuditError(f"y: got labels of the types {kinds}; takes labels of one type") from None
-
-
-def _check_ids(ids: Any, n: int) -> np.ndarray:
-    """Ids [n] of any types that can be told apart."""
-    if ids is None:
-        return np.arange(n)
-    shape = list(getattr(ids, "shape", (len(ids),) if hasattr(ids, "__len__") else ()))
-    if shape != [n] or isinstance(ids, str):
-        raise AuditError(f"ids: got shape {shape} for {n} rows; takes [n]")
-    series = pd.Series(ids.tolist() if hasattr(ids, "tolist") else list(ids), dtype=object)
-    try:
-        repeated = series.duplicated().to_numpy()
-    except TypeError:
-        kind = next(type(each).__name__ for each in series if each.__hash__ is None)
-        raise AuditError(f"ids: got a {kind} as an id; takes text or numbers") from None
-    if repeated.any():
-        raise AuditError(
-            f"ids: {series[int(np.argmax(repeated))]!r} comes more than once; takes unique ids"
-        )
-    return ids if isinstance(ids, np.ndarray) else series.infer_objects().to_numpy()
-
-
-def _check_trusted(
-    trusted: Any, given: np.ndarray, classes: np.ndarray
-) -> tuple[np.ndarray, np.ndarray]:
-    """The mask of trusted rows; and every row's class [n], the verified one where there is one."""
-    if trusted is None:
-        return np.zeros(len(given), bool), given
-    pair = trusted if is_pair(trusted) else (trusted, None)
-    if len(pair) != 2:
-        raise AuditError(f"trusted: got {len(pair)} arrays; takes a mask, or a mask and labels")
-    try:
-        mask = read_mask("trusted", pair[0], len(given), ", or a pair of it and the true labels")
-    except ValueError as error:
-        raise AuditError(str(error)) from None
-    if pair[1] is None:
-        return mask, given
-    labels = pair[1].to_numpy() if hasattr(pair[1], "to_numpy") else np.asarray(pair[1])
-    if labels.shape != given.shape:
-        raise AuditError(
-            f"trusted: got true labels of shape {list(labels.shape)}; takes [{len(given)}], of "
-            "which those of masked rows are read"
-        )
-    known = _read_labels("trusted labels", labels[mask].tolist()).tolist()
-    codes = {label: code for code, label in enumerate(classes.tolist())}
-    for label in known:
-        if label not in codes:
-            raise AuditError(
-                f"trusted: label {label!r} is none of the classes of y, such as "
-                f"{classes.tolist()[0]!r}"
-            )
-    true = given.copy()
-    true[mask] = [codes[label] for label in known]
-    return mask, true

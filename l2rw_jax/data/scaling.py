@@ -8,10 +8,12 @@ import numpy as np
 
 _SAMPLE = 10_000  # rows that the medians are of
 _SAMPLE_BYTES = 2**26  # of float64
+_BLOCK_BYTES = 2**26  # of float64, read at a time
 _CACHED_BYTES = 2**18  # of float64: a block that stays in the processor's cache
 _LIMIT = 7.0  # units from the centre where a value counts as seven tenths of what it is
 _ONE_KIND = 10.0  # largest deviation over the lower quartile; 8 of an embedding by PCA
 _LARGEST = 1e300  # magnitude of a column's usual values
+_TAIL = 1.6  # distances at the upper quartile over those at the median, of a normal column
 _ROUNDING = 1e-14  # relative: what differs by less is one value
 _FEW = 0.05  # share of rows, or of columns, that may be unlike the others
 _CHECKED = 1000  # rows that are looked at for where they lie
@@ -76,14 +78,14 @@ class Scaled:
         return scaled[..., None, None, :]
 
 
-def blocks(array: Any, size: int = 2**26) -> Iterator[tuple[int, np.ndarray]]:
+def blocks(array: Any, size: int | None = None) -> Iterator[tuple[int, np.ndarray]]:
     """First rows and blocks of an array, so that a memory map is not read whole at once.
 
     Args:
       array: ``[n, ...]``.
-      size: bytes of a block, as float64.
+      size: bytes of a block, as float64; by default 64 MB.
     """
-    rows = max(1, size // (8 * max(1, int(np.prod(array.shape[1:])))))
+    rows = max(1, (size or _BLOCK_BYTES) // (8 * max(1, int(np.prod(array.shape[1:])))))
     for start in range(0, len(array), rows):
         yield start, np.asarray(array[start : start + rows])
 
@@ -130,7 +132,7 @@ def fit_scaling(argument: str, array: Any, names: Sequence[str] | None = None) -
         unit = np.where(unit > 0, unit, _reach(array, centre))
     varies = unit > 0
     mean, own = _moments(array, centre, np.where(varies, unit, 1.0))
-    shared = _shared(own, varies, dense > 0)
+    shared = _shared(own, unit, varies, dense > 0)
     deviation = np.where(varies, shared, np.maximum(1, np.abs(centre)))
     return Scaling(
         mean=np.where(varies, mean, centre),
@@ -161,8 +163,9 @@ def _describe(column: np.ndarray) -> tuple[float, float, float, bool]:
         return centre, 0.0, np.inf, False
     # Of a column that is mostly one value, most of the others may be broken.
     usual = max(np.quantile(away, 1 - _FEW), np.quantile(apart, 0.1))
-    unit, ninth = np.quantile(apart[apart <= 100 * usual], [0.5, 0.9])
-    far = min(ninth * max(2.5, ninth / unit) ** 3, _LARGEST)  # three times as far in the logarithm
+    unit, wide = np.quantile(apart[apart <= 100 * usual], [0.5, 0.75])
+    with np.errstate(over="ignore"):
+        far = min(wide * max(_TAIL, wide / unit) ** 6, _LARGEST)  # as heavy as its tail is
     return centre, unit, far, len(apart) > _FEW * len(column)
 
 
@@ -178,16 +181,18 @@ def _moments(array: Any, centre: np.ndarray, unit: np.ndarray) -> tuple[np.ndarr
     return centre + shift * unit, unit * np.sqrt(np.maximum(squares / len(array) - shift**2, 0))
 
 
-def _shared(own: np.ndarray, varies: np.ndarray, dense: np.ndarray) -> np.ndarray:
+def _shared(own: np.ndarray, unit: np.ndarray, varies: np.ndarray, dense: np.ndarray) -> np.ndarray:
     """What each column is divided by: one deviation for columns of one kind, else its own."""
     # Where there are others, columns that are mostly one value do not tell the kind.
     typical = dense if dense.any() else varies
     if not typical.any():
-        return np.ones(len(own))
+        return own
     # The median of two columns in different units would be near the larger one.
     alike = own <= _ONE_KIND * np.quantile(own[typical], 0.25, method="lower")
     if np.mean(alike[typical]) < 1 - _FEW:
         return own
+    low, high = np.quantile(unit[typical], [0, 1])
+    alike = np.where(typical | ~varies, alike, (low / 2 <= unit) & (unit <= 2 * high))
     largest = own[alike].max()
     return np.where(alike, largest * np.sqrt(np.mean((own[alike] / largest) ** 2)), own)
 
@@ -256,7 +261,7 @@ def warn_elsewhere(
     z = deviations(np.asarray(array[rows]), scaling)[:, columns]
     middle, size = np.median(z, axis=0), np.median(np.abs(z))
     most = int(np.argmax(np.abs(middle)))
-    if abs(middle[most]) > _ELSEWHERE:
+    if abs(middle[most]) > max(_ELSEWHERE, size / 2):
         column = columns[most]
         mean = scaling.mean[column]
         what = (

@@ -314,8 +314,10 @@ def check_name(argument: str, got: str, allowed: Collection[str]) -> None:
         now = _MOVED[got]
         told = f"moved; it is config.{now} now" if now else "removed; leave it out"
         raise ConfigError(f"{argument}: {told} (version 0.3.0).")
-    nearest = difflib.get_close_matches(str(got), list(allowed), 1)
-    guess = f"; did you mean {nearest[0]!r}?" if nearest else ""
+    # By the whole name or by its last part, which is all that a locked config tells.
+    names = {name.rpartition(".")[2]: name for name in allowed} | {name: name for name in allowed}
+    nearest = difflib.get_close_matches(str(got), names, 1)
+    guess = f"; did you mean {names[nearest[0]]!r}?" if nearest else ""
     raise ConfigError(f"{argument}: no such field{guess}")
 
 

@@ -1,0 +1,229 @@
+"""Scaling is the ordinary one on ordinary data, and what is broken hardly matters to the rest."""
+
+import warnings
+
+import hypothesis
+import hypothesis.strategies as st
+import numpy as np
+import pytest
+from sklearn.datasets import load_breast_cancer, load_digits, load_iris, load_wine
+
+from l2rw_jax.data import scaling as module
+from l2rw_jax.data.scaling import Scaled, fit_scaling, warn_elsewhere, warn_far
+
+TINY = np.finfo(np.float32).tiny
+
+
+def scaled(array, fitted_to=None):
+    """The scaled rows [n, d]."""
+    scaling = fit_scaling("X", array if fitted_to is None else fitted_to)
+    return Scaled(array, scaling)[:][:, 0, 0]
+
+
+def normal(n=600, d=8, seed=0):
+    return np.random.default_rng(seed).normal(size=(n, d))
+
+
+def told(function, *arguments):
+    """What it warns of."""
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        function(*arguments)
+    return [str(each.message) for each in caught]
+
+
+def far(array, names=None):
+    return told(warn_far, "X", array, fit_scaling("X", array), names, "all others")
+
+
+def elsewhere(rows, fitted_to):
+    scaling = fit_scaling("X", fitted_to)
+    return told(warn_elsewhere, "X", rows, scaling, None, "transform them")
+
+
+@pytest.mark.parametrize("load", [load_digits, load_wine, load_iris])
+def test_on_ordinary_data_it_is_the_standard_one(load):
+    X, _ = load(return_X_y=True)
+    scaling = fit_scaling("X", X)
+    kind = len(set(scaling.deviation[X.std(0) > 0])) == 1
+    expected = np.sqrt(X.var(0).mean()) if kind else X.std(0)
+    varies = X.std(0) > 0
+    np.testing.assert_allclose(scaling.mean, X.mean(0), atol=0.1 * X.std())
+    ratio = scaling.deviation / expected
+    assert ratio[varies].min() > 0.95 and ratio[varies].max() < 1.05
+    assert not far(X)
+
+
+def test_the_squash_is_the_formula_of_its_docstring():
+    X = normal()
+    scaling = fit_scaling("X", X)
+    y = (X - scaling.mean) / scaling.deviation
+    expected = y / np.sqrt(1 + (y / scaling.limit) ** 2)
+    np.testing.assert_allclose(Scaled(X, scaling)[:][:, 0, 0], expected, rtol=1e-5)
+    np.testing.assert_allclose(
+        Scaled(X, scaling)[np.array([[3, 5]])][:, :, 0, 0], expected[[[3, 5]]], rtol=1e-5
+    )
+
+
+BROKEN = {
+    "one row of 1e4": (np.s_[17], 1e4),
+    "one row of -1e6": (np.s_[17], -1e6),
+    "one row of 1e30": (np.s_[17], 1e30),
+    "one row of 1e300": (np.s_[17], 1e300),
+    "one row of the largest float": (np.s_[17], np.finfo(float).max),
+    "one cell of -1.8e308": (np.s_[17, 3], np.finfo(float).min),
+    "2 % rows of -9999": (np.s_[::50], -9999.0),
+    "2 % rows of -9999 in one column": (np.s_[::50, 2], -9999.0),
+    "10 % rows of -9999 in two columns": (np.s_[::10, :2], -9999.0),
+    "a sixth of a column 1e5": (np.s_[::6, 0], 1e5),
+}
+
+
+@pytest.mark.parametrize("name", BROKEN)
+def test_broken_values_hardly_move_the_others(name):
+    where, value = BROKEN[name]
+    X = normal() + np.arange(8)
+    sparse = (normal(seed=1) > 1.9) * 1.0  # 3 % are one
+    for clean in (X, sparse, np.concatenate([X, 1000 * X], 1)):
+        broken = clean.copy()
+        broken[where] = value
+        if clean is sparse and name.startswith(("10 %", "a sixth")):
+            continue  # most of what is not zero is broken: no column alone can say so
+        rest = broken == clean
+        before, after = scaled(clean), scaled(broken)
+        assert np.isfinite(after).all()
+        shrunk = after[rest].std() / before[rest].std()
+        assert 0.4 < shrunk < 1.6, (name, shrunk)
+        assert np.abs(after).max() < 60
+        lines = far(broken)
+        assert len(lines) == 1 and lines[0].startswith("X: row ") and "\n" not in lines[0]
+
+
+def test_a_broken_value_is_named():
+    X = normal()
+    X[17, 3] = 1e6
+    (line,) = far(X)
+    assert line.startswith("X: row 17, column 3 is 1e+06, far from all others (mean ")
+    assert "such values" not in line
+    X[[40, 41], 5] = -1e6
+    (line,) = far(X, [f"c{j}" for j in range(8)])
+    assert line.startswith("X: row 17, column 'c3' is 1e+06")
+    assert "3 such values; rows: 3 (17, 40, 41), columns: 2" in line
+    X[50:70, 0] = 1e6
+    assert "rows: 23 (17, 40, 41, 50, 51, ...)" in far(X)[0]
+
+
+def test_heavy_tails_are_not_called_broken():
+    rng = np.random.default_rng(0)
+    tables = {
+        "lognormal": np.exp(rng.normal(size=(600, 6))),
+        "prices": np.exp(2 * rng.normal(size=(600, 1))),
+        "student": rng.standard_t(3, size=(600, 6)),
+        "exponential": rng.exponential(size=(600, 6)),
+        "counts": rng.poisson(0.1, size=(600, 6)),
+        "one-hot": np.eye(20)[rng.integers(0, 20, 600)],
+        "breast cancer": load_breast_cancer(return_X_y=True)[0],
+    }
+    assert not [name for name, table in tables.items() if far(table.astype(float))]
+
+
+def test_columns_of_few_ones_neither_vanish_nor_blow_up():
+    rng = np.random.default_rng(0)
+    one_hot = (rng.random((5000, 40)) < 0.01).astype(float)
+    z = scaled(one_hot)
+    assert 0.7 < z.std() < 1.3 and np.abs(z).max() < 15
+    table = np.concatenate([one_hot, 1000 + 300 * rng.normal(size=(5000, 3))], 1)
+    assert 0.5 < scaled(table)[:, 40:].std() < 2 and 0.05 < scaled(table)[:, :40].std() < 2
+
+
+def test_constants_are_zero_also_where_they_change_later():
+    X = np.concatenate([normal(d=2), np.full((600, 2), 7.3), np.zeros((600, 1))], 1)
+    X[:, 3] += 1e-15 * normal(d=1)[:, 0]  # rounding
+    np.testing.assert_allclose(scaled(X)[:, 2:], 0, atol=1e-30)
+    np.testing.assert_allclose(scaled(X + 1e6, X)[:, 2:], 0, atol=1e-30)
+    np.testing.assert_allclose(scaled(np.ones((9, 3))), 0, atol=1e-30)
+
+
+@pytest.mark.parametrize("factor", [1e-300, 1e-160, 1e-30, 1e30, 1e160, 1e298])
+def test_units_do_not_matter(factor):
+    np.testing.assert_allclose(scaled(normal() * factor), scaled(normal()), atol=1e-6)
+
+
+def test_numbers_that_are_too_large_are_refused_by_row_and_column():
+    X = normal()
+    X[:, 3] = np.where(np.arange(600) % 2, 1, -1) * 1.7e308
+    with pytest.raises(
+        ValueError, match=r"^X: column 3 reaches -1.7e\+308 in row 0; takes numbers"
+    ):
+        fit_scaling("X", X)
+    with pytest.raises(ValueError, match="^trusted X: column 'c0' reaches"):
+        fit_scaling("trusted X", normal() * 1e305, [f"c{j}" for j in range(8)])
+
+
+def test_nearly_all_columns_of_one_kind_share_a_deviation():
+    X = normal(d=40) * np.linspace(1, 8, 40)
+    shared = fit_scaling("X", X).deviation
+    np.testing.assert_allclose(shared, np.sqrt(X.var(0).mean()), rtol=0.05)
+    X[:, 0] *= 1e5
+    one = fit_scaling("X", X).deviation
+    assert len(set(one[1:])) == 1 and one[0] == pytest.approx(1e5, rel=0.1)
+    X[:, :5] *= 1e5
+    assert len(set(fit_scaling("X", X).deviation)) == 40
+
+
+def test_a_broken_row_in_constant_columns_leaves_the_others_shared():
+    X, _ = load_digits(return_X_y=True)
+    before = fit_scaling("X", X)
+    X = X.copy()
+    X[0] = 1e4
+    after = fit_scaling("X", X)
+    common = before.limit > TINY
+    np.testing.assert_allclose(after.deviation[common], before.deviation[common], rtol=0.1)
+
+
+def test_a_memory_map_is_read_in_blocks_and_rare_values_count(tmp_path, monkeypatch):
+    monkeypatch.setattr(module, "_SAMPLE", 500)
+    X = normal(3000)
+    X[:, 0] = 0
+    X[[5, 2000], 0] = 1.0  # perhaps not in the sample
+    np.save(tmp_path / "X.npy", X)
+    mapped = np.load(tmp_path / "X.npy", mmap_mode="r")
+    whole, blocks = fit_scaling("X", X), fit_scaling("X", mapped)
+    for one, other in zip(whole, blocks, strict=True):
+        np.testing.assert_allclose(one, other)
+    assert whole.limit[0] > TINY and abs(Scaled(X, whole)[5][0, 0, 0]) > 0.5
+
+
+@hypothesis.given(st.integers(0, 10**6), st.integers(1, 30), st.integers(2, 40))
+@hypothesis.settings(max_examples=60)
+def test_whatever_comes_what_goes_out_is_finite(seed, d, n):
+    rng = np.random.default_rng(seed)
+    X = rng.normal(size=(n, d)) * 10.0 ** rng.integers(-300, 299, d)
+    X[rng.random((n, d)) < 0.1] = rng.choice([0, 1e300, -1.7e308, 5e-324, 1e-300])
+    try:
+        scaling = fit_scaling("X", X)
+    except ValueError as error:
+        assert "reaches" in str(error)
+        return
+    assert all(np.isfinite(part).all() and part.dtype == np.float64 for part in scaling)
+    assert (scaling.deviation > 0).all() and (scaling.limit > 0).all() and (scaling.far > 0).all()
+    assert np.isfinite(Scaled(X, scaling)[:]).all()
+    assert np.isfinite(Scaled(X[::-1] * -1e5, scaling)[:]).all()
+
+
+def test_rows_of_another_range_are_told():
+    X = normal()
+    assert not elsewhere(X[:200], X) and not elsewhere(X[:9] + 1e3, X)
+    cases = {
+        "shifted": (X * 50 + 900, "X: column "),
+        "scaled back": ((X - 900) / 50, "X: column "),
+        "one column": (np.where(np.arange(8) == 5, X + 99, X), "X: column 5 is about 9"),
+        "wide": (X * 1e3, "X: the values are about "),
+        "narrow": (X / 255, "X: the rows hardly differ"),
+        "constant": (np.ones((40, 8)), "X: the rows hardly differ"),
+        "huge": (X * 1e160, "X: the values are about "),
+    }
+    for name, (rows, start) in cases.items():
+        lines = elsewhere(rows, X)
+        assert len(lines) == 1 and lines[0].startswith(start), (name, lines)
+        assert lines[0].endswith("; transform them")
