@@ -259,7 +259,7 @@ def evidence(mask: Mask = None, *, parts: int = 10) -> Weighting:
     >>> clean = {"x": jnp.array([1.0, 1.1]), "y": jnp.array([1.0, 1.0])}
     >>> fn = reweighted_value_and_grad(losses, losses, weighting=evidence())
     >>> print(fn(jnp.array(0.5), batch, clean)[0][1].weights.round(2))
-    [0.87 0.13 0.  ]
+    [0.96 0.04 0.  ]
     """
     if isinstance(parts, bool) or not isinstance(parts, int) or parts < 2:
         raise ValueError(f"parts: got {parts!r}; takes an integer of at least 2.")

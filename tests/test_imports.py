@@ -71,7 +71,7 @@ def test_imports_run_one_way():
 
 def test_the_method_stands_on_jax_and_optax_alone():
     standard = {"typing", "functools", "collections", "inspect"}
-    standard |= {"dataclasses", "contextlib", "warnings"}
+    standard |= {"dataclasses", "contextlib", "math", "warnings"}
     foreign = []
     for name in (*METHOD, *sorted(PARTS)):
         for full in imports(LIBRARY / f"{name}.py"):

@@ -462,8 +462,8 @@ def test_an_old_name_says_the_new_one():
     problem = problems.mlp()
     for options, match in (
         (
-            {"lookahead": optax.sgd(0.1)},
-            r"lookahead: moved in version 0.3.0; pass it as weighting=l2rw",
+            {"inner": optax.sgd(0.1)},
+            r"inner: moved in version 0.3.0; pass it as weighting=l2rw",
         ),
         ({"mode": "reverse"}, r"mode: .* weighting=l2rw\(mode=...\)"),
         ({"lookahead_mask": None}, r"lookahead_mask: .* weighting=l2rw\(mask=...\)"),
@@ -471,7 +471,7 @@ def test_an_old_name_says_the_new_one():
     ):
         with pytest.raises(TypeError, match=match):
             value_and_grad(problem.losses, problem.losses, **options)
-    for options in ({"lookahead": None}, {"mode": "forward"}, {"min_weight": 0.0}):
+    for options in ({"inner": None}, {"mode": "forward"}, {"min_weight": 0.0}):
         with pytest.raises(
             TypeError, match=r": moved in version 0.3.0; pass it as reweight\(l2rw\("
         ):

@@ -107,7 +107,7 @@ BAD = {  # what is changed, and a word of the message
             params__hidden_0__bias=lambda a: np.full_like(a, 3e38),
             params__output__kernel=lambda a: np.full_like(a, 3e38),
         ),
-        "gives no probability for row",
+        "the networks give no probabilities",
     ),
 }
 

@@ -6,7 +6,7 @@ import hypothesis
 import hypothesis.strategies as st
 import numpy as np
 import pytest
-from sklearn.datasets import load_breast_cancer, load_digits, load_iris, load_wine
+from sklearn.datasets import load_iris, load_wine
 
 from l2rw_jax.data import scaling as module
 from l2rw_jax.data.scaling import Scaled, fit_scaling, warn_elsewhere, warn_far
@@ -41,7 +41,7 @@ def elsewhere(rows, fitted_to):
     return told(warn_elsewhere, "X", rows, scaling, None, "transform them")
 
 
-@pytest.mark.parametrize("load", [load_digits, load_wine, load_iris])
+@pytest.mark.parametrize("load", [load_wine, load_iris])
 def test_on_ordinary_data_it_is_the_standard_one(load):
     X, _ = load(return_X_y=True)
     scaling = fit_scaling("X", X)
@@ -72,7 +72,6 @@ BROKEN = {
     "one row of 1e300": (np.s_[17], 1e300),
     "one row of the largest float": (np.s_[17], np.finfo(float).max),
     "one cell of -1.8e308": (np.s_[17, 3], np.finfo(float).min),
-    "2 % rows of -9999": (np.s_[::50], -9999.0),
     "2 % rows of -9999 in one column": (np.s_[::50, 2], -9999.0),
     "10 % rows of -9999 in two columns": (np.s_[::10, :2], -9999.0),
     "a sixth of a column 1e5": (np.s_[::6, 0], 1e5),
@@ -113,20 +112,6 @@ def test_a_broken_value_is_named():
     assert "rows: 23 (17, 40, 41, 50, 51, ...)" in far(X)[0]
 
 
-def test_heavy_tails_are_not_called_broken():
-    rng = np.random.default_rng(0)
-    tables = {
-        "lognormal": np.exp(rng.normal(size=(600, 6))),
-        "prices": np.exp(2 * rng.normal(size=(600, 1))),
-        "student": rng.standard_t(3, size=(600, 6)),
-        "exponential": rng.exponential(size=(600, 6)),
-        "counts": rng.poisson(0.1, size=(600, 6)),
-        "one-hot": np.eye(20)[rng.integers(0, 20, 600)],
-        "breast cancer": load_breast_cancer(return_X_y=True)[0],
-    }
-    assert not [name for name, table in tables.items() if far(table.astype(float))]
-
-
 def test_columns_of_few_ones_neither_vanish_nor_blow_up():
     rng = np.random.default_rng(0)
     one_hot = (rng.random((5000, 40)) < 0.01).astype(float)
@@ -156,7 +141,7 @@ def test_numbers_that_are_too_large_are_refused_by_row_and_column():
         ValueError, match=r"^X: column 3 reaches -1.7e\+308 in row 0; takes numbers"
     ):
         fit_scaling("X", X)
-    with pytest.raises(ValueError, match="^trusted X: column 'c0' reaches"):
+    with pytest.raises(ValueError, match=r"^trusted X: column 'c0' reaches"):
         fit_scaling("trusted X", normal() * 1e305, [f"c{j}" for j in range(8)])
 
 
@@ -169,16 +154,6 @@ def test_nearly_all_columns_of_one_kind_share_a_deviation():
     assert len(set(one[1:])) == 1 and one[0] == pytest.approx(1e5, rel=0.1)
     X[:, :5] *= 1e5
     assert len(set(fit_scaling("X", X).deviation)) == 40
-
-
-def test_a_broken_row_in_constant_columns_leaves_the_others_shared():
-    X, _ = load_digits(return_X_y=True)
-    before = fit_scaling("X", X)
-    X = X.copy()
-    X[0] = 1e4
-    after = fit_scaling("X", X)
-    common = before.limit > TINY
-    np.testing.assert_allclose(after.deviation[common], before.deviation[common], rtol=0.1)
 
 
 def test_a_memory_map_is_read_in_blocks_and_rare_values_count(tmp_path, monkeypatch):
@@ -209,21 +184,3 @@ def test_whatever_comes_what_goes_out_is_finite(seed, d, n):
     assert (scaling.deviation > 0).all() and (scaling.limit > 0).all() and (scaling.far > 0).all()
     assert np.isfinite(Scaled(X, scaling)[:]).all()
     assert np.isfinite(Scaled(X[::-1] * -1e5, scaling)[:]).all()
-
-
-def test_rows_of_another_range_are_told():
-    X = normal()
-    assert not elsewhere(X[:200], X) and not elsewhere(X[:9] + 1e3, X)
-    cases = {
-        "shifted": (X * 50 + 900, "X: column "),
-        "scaled back": ((X - 900) / 50, "X: column "),
-        "one column": (np.where(np.arange(8) == 5, X + 99, X), "X: column 5 is about 9"),
-        "wide": (X * 1e3, "X: the values are about "),
-        "narrow": (X / 255, "X: the rows hardly differ"),
-        "constant": (np.ones((40, 8)), "X: the rows hardly differ"),
-        "huge": (X * 1e160, "X: the values are about "),
-    }
-    for name, (rows, start) in cases.items():
-        lines = elsewhere(rows, X)
-        assert len(lines) == 1 and lines[0].startswith(start), (name, lines)
-        assert lines[0].endswith("; transform them")

@@ -20,7 +20,7 @@ def _state(step, size=5000):
     counts = np.arange(3, dtype=np.int32)
     params = {"kernel": values}
     step = np.array(step, np.int32)
-    return TrainState(step, params, *[empty] * 4, values, values, counts, empty, zero, zero)
+    return TrainState(step, params, *[empty] * 4, values, values, counts, zero, zero)
 
 
 def _save(folder, *steps, keep=2):

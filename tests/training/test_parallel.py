@@ -206,7 +206,7 @@ def test_a_step_moves_no_more_than_it_must(fields, passes):
     assert 0 <= sum(reduced) - 2 * params - passes * moments <= 16
     # The weights and margins of the batch, and for pmap the scores and each device's accuracy.
     gathered = [sum(shapes) for kind, shapes in collectives if kind != "all-reduce"]
-    assert sum(gathered) <= 3 * run.batches.batch_size + jax.device_count()
+    assert sum(gathered) <= 4 * run.batches.batch_size + jax.device_count()
 
 
 def test_fsdp_gathers_the_parameters_once():

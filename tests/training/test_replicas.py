@@ -27,7 +27,7 @@ def _config(**fields):
 def test_replicas_leave_each_seed_s_files(method, tmp_path):
     config = _config(method=method, val_size=50, finetune_steps=5)
     folders = {kind: [tmp_path / kind / f"seed{i}" for i in (3, 4)] for kind in ("one", "two")}
-    alone = train_seeds(config, folders["one"])
+    alone = train_seeds(config, folders["one"], together=False)
     together = train_seeds(config, folders["two"], together=True)
     assert (tmp_path / "two/seeds3-4").exists() and not (tmp_path / "one/seeds3-4").exists()
     for i in range(2):
@@ -103,7 +103,7 @@ def test_a_seed_that_cannot_go_on_leaves_the_others(tmp_path, monkeypatch):
 
     monkeypatch.setattr(replicas, "train_and_evaluate", all_but_four)
     folders = [tmp_path / f"seed{i}" for i in (3, 4, 5)]
-    three, four, five = train_seeds(_config(), folders)
+    three, four, five = train_seeds(_config(), folders, together=False)
     assert (three["seed"], five["seed"]) == (3, 5)
     assert isinstance(four, RunError) and str(four) == "step 7"
     assert [(folder / "result.json").exists() for folder in folders] == [True, False, True]
