@@ -103,9 +103,9 @@ def fit_scaling(argument: str, array: Any, names: Sequence[str] | None = None) -
     """The scaling of features ``[n, d]``, by robust statistics.
 
     A column's unit is the median distance from its median, of values that are not the median: that
-    of a column of few ones among zeros is 1. The mean and the deviation are those of all values,
-    after what is further than some units is drawn to there. So they are the ordinary ones unless
-    the tails are heavy, and a few broken rows hardly matter.
+    of a column of few ones among zeros is 1. The mean and the deviation leave out what is far from
+    all others, and draw to there what is further than some units. So they are the ordinary ones
+    unless the tails are heavy, and broken rows do not matter.
 
     Columns of one kind, such as an embedding's, share one deviation, so a column that varies more
     keeps its influence. A table's columns, whose units differ, have one each.
@@ -131,7 +131,7 @@ def fit_scaling(argument: str, array: Any, names: Sequence[str] | None = None) -
     if len(sample) < len(array):  # what is rare may be missing in the sample
         unit = np.where(unit > 0, unit, _reach(array, centre))
     varies = unit > 0
-    mean, own = _moments(array, centre, np.where(varies, unit, 1.0))
+    mean, own = _moments(array, centre, np.where(varies, unit, 1.0), far)
     shared = _shared(own, unit, varies, dense > 0)
     deviation = np.where(varies, shared, np.maximum(1, np.abs(centre)))
     return Scaling(
@@ -162,23 +162,36 @@ def _describe(column: np.ndarray) -> tuple[float, float, float, bool]:
     if not len(apart):
         return centre, 0.0, np.inf, False
     # Of a column that is mostly one value, most of the others may be broken.
-    usual = max(np.quantile(away, 1 - _FEW), np.quantile(apart, 0.1))
+    usual = max(np.quantile(away, 1 - _FEW, method="lower"), np.quantile(apart, 0.1))
     unit, wide = np.quantile(apart[apart <= 100 * usual], [0.5, 0.75])
     with np.errstate(over="ignore"):
-        far = min(wide * max(_TAIL, wide / unit) ** 6, _LARGEST)  # as heavy as its tail is
-    return centre, unit, far, len(apart) > _FEW * len(column)
+        tail = max(_TAIL, wide / unit)
+        far = _beyond(apart, min(wide * tail**6, _LARGEST), tail**3)  # as heavy as its tail is
+    return centre, unit, min(far, _LARGEST), len(apart) > _FEW * len(column)
 
 
-def _moments(array: Any, centre: np.ndarray, unit: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Mean and deviation of all rows, drawn to at most some units from the centre."""
-    total, squares = np.zeros((2, len(unit)))
+def _beyond(away: np.ndarray, far: float, gap: float) -> float:
+    """How far is farther than a tail goes, in which no distance is ``gap`` times the one before."""
+    reach = np.max(away[away <= far], initial=0)
+    ordered = np.concatenate([[reach], np.sort(away[away > far]), [np.inf]])
+    last = np.argmax(ordered[1:] > gap * ordered[:-1])
+    return max(far, gap * ordered[last])
+
+
+def _moments(
+    array: Any, centre: np.ndarray, unit: np.ndarray, far: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Mean and deviation of the rows that are not far, drawn to at most some units."""
+    count, total, squares = np.zeros((3, len(unit)))
     for _, block in blocks(array):
         with np.errstate(over="ignore"):
-            z = np.clip((block.astype(np.float64) - centre) / unit, -_LIMIT, _LIMIT)
+            away = block.astype(np.float64) - centre
+            z = np.where(np.abs(away) <= far, np.clip(away / unit, -_LIMIT, _LIMIT), 0)
+        count += (np.abs(away) <= far).sum(0)
         total += z.sum(0)
         squares += (z * z).sum(0)
-    shift = total / len(array)
-    return centre + shift * unit, unit * np.sqrt(np.maximum(squares / len(array) - shift**2, 0))
+    shift = total / count
+    return centre + shift * unit, unit * np.sqrt(np.maximum(squares / count - shift**2, 0))
 
 
 def _shared(own: np.ndarray, unit: np.ndarray, varies: np.ndarray, dense: np.ndarray) -> np.ndarray:

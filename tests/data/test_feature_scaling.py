@@ -6,6 +6,7 @@ import hypothesis
 import hypothesis.strategies as st
 import numpy as np
 import pytest
+from looped import check_each
 from sklearn.datasets import load_iris, load_wine
 
 from l2rw_jax.data import scaling as module
@@ -96,6 +97,93 @@ def test_broken_values_hardly_move_the_others(name):
         assert np.abs(after).max() < 60
         lines = far(broken)
         assert len(lines) == 1 and lines[0].startswith("X: row ") and "\n" not in lines[0]
+
+
+def heavy(n=600, d=16):
+    """Honest columns with heavy tails."""
+    rng = np.random.default_rng(0)
+    return {
+        "t of 2": rng.standard_t(2, (n, d)),
+        "t of 3, many rows": rng.standard_t(3, (20_000, d)),
+        "exponential, many rows": rng.exponential(size=(20_000, d)),
+        "lognormal": rng.lognormal(0, 1, (n, d)),
+        "lognormal of 2, many rows": rng.lognormal(0, 2, (20_000, d)),
+        "negative binomial": rng.negative_binomial(0.2, 0.01, (n, d)),
+        "mostly zero": rng.lognormal(0, 2, (n, d)) * (rng.random((n, d)) < 0.1),
+        "tf-idf": np.where(rng.random((n, 200)) < 0.02, rng.random((n, 200)), 0),
+    }
+
+
+def test_heavy_tails_are_not_called_far():
+    def check(name, X):
+        assert not far(X), far(X)
+        z = scaled(X)
+        assert 0.5 < np.median(z.std(0)) < 1.5 and np.abs(z).max() < 15
+
+    check_each(check, heavy().items())
+    # The largest of Cauchy's may be far from all others, and no more.
+    X = np.random.default_rng(0).standard_cauchy((3000, 16))
+    line = "".join(far(X))
+    assert not line or "such values" not in line or int(line.split("; ")[1].split()[0]) <= 8
+
+
+def test_broken_rows_do_not_change_what_the_others_get():
+    rng = np.random.default_rng(0)
+    X = {
+        "normal": normal(),
+        "lognormal": rng.lognormal(0, 1, (600, 8)),
+        "integers": rng.integers(0, 16, (600, 8)).astype(float),
+        "few ones": (rng.random((600, 8)) < 0.1).astype(float),
+        "heavy": rng.standard_t(3, (600, 8)),
+    }
+    broken = {
+        "a row of 1e4": lambda z: 1e4 * (np.arange(600) == 7)[:, None],
+        "a row of 1e300": lambda z: 1e300 * (np.arange(600) == 7)[:, None],
+        "a row times 1e5": lambda z: 1e5 * z * (np.arange(600) == 7)[:, None],
+        "2 % of -9999": lambda z: -9999.0 * (np.arange(600) % 50 == 0)[:, None],
+        "5 % of -9999": lambda z: -9999.0 * (np.arange(600) % 20 == 0)[:, None],
+        "2 % of 9999 and -8888": lambda z: np.where(
+            np.arange(600) % 50 == 0, np.where(np.arange(600) % 100, 9999, -8888), 0
+        )[:, None],
+        "2 % cells of 1e20": lambda z: 1e20 * (rng.random(z.shape) < 0.02),
+    }
+
+    def check(kind, name):
+        z = X[kind] + broken[name](X[kind])
+        rest = z == X[kind]
+        before, after = scaled(X[kind])[rest], scaled(z)[rest]
+        assert after.std() / before.std() == pytest.approx(1, abs=0.03)
+        assert np.quantile(np.abs(after - before), 0.99) < 0.1
+
+    check_each(check, [(kind, name) for kind in X for name in broken])
+
+
+def test_a_single_other_value_in_a_constant_column_is_bounded():
+    # It may be a rare one, such as a pixel that is set once: so it is not called broken.
+    for X in (
+        np.zeros((600, 8)),
+        np.ones((600, 8)),
+        np.concatenate([normal(), np.ones((600, 8))], 1),
+    ):
+        for value in (16, 1e4, -9999):
+            broken = X.copy()
+            broken[3, -4:] = value
+            z = scaled(broken)
+            np.testing.assert_allclose(np.delete(z, 3, 0), scaled(np.delete(X, 3, 0)), atol=0.1)
+            assert np.abs(z).max() < 2 * np.sqrt(600)
+
+
+def test_every_type_of_number_gives_the_same():
+    rng = np.random.default_rng(0)
+    bits, bytes_ = rng.integers(0, 2, (600, 8)), rng.integers(0, 128, (600, 8))
+    types = [np.uint8, np.int8, np.int16, np.uint16, np.int64, np.uint64]
+    types += [np.float16, np.float32, np.float64]
+    cases = [(bits, each) for each in [bool, *types]] + [(bytes_, each) for each in types]
+
+    def check(X, dtype):
+        np.testing.assert_array_equal(scaled(X.astype(dtype)), scaled(X.astype(float)))
+
+    check_each(check, cases, name=lambda case: str(case[1]))
 
 
 def test_a_broken_value_is_named():
