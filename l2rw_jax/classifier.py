@@ -37,13 +37,14 @@ from l2rw_jax.data.examples import (
 from l2rw_jax.data.scaling import Scaled, Scaling, fit_scaling, warn_elsewhere, warn_far
 from l2rw_jax.methods import get_method
 from l2rw_jax.models import Model, create_model
-from l2rw_jax.quality import label_quality
+from l2rw_jax.quality import Beliefs, label_quality
 from l2rw_jax.training.fit import fit, probability_blocks, recipe
 from l2rw_jax.training.workdir import to_json
 
 _PIXELS = {"low": -1.0, "high": 1.0}
 _KEPT = 2**24  # probabilities that are kept for a second look; more are predicted again
 _MANY = 20  # rows that are hardly of one class
+_FALLBACK = "reed_soft"  # a robust loss that learns rare classes, where gce may not
 _A_MASK = (
     "transform these rows as X is; in a pipeline, give trusted as a mask: a pair is not transformed"
 )
@@ -58,7 +59,8 @@ class ReweightClassifier(ClassifierMixin, BaseEstimator):
 
     Args:
       method: ``"auto"`` is ``"evidence"`` where there are trusted examples, else ``"gce"``, a
-        robust loss; or any other of ``l2rw_jax.methods.METHODS``.
+        robust loss, or ``"reed_soft"`` where that learns nothing of a class, such as a rare one;
+        or any other of ``l2rw_jax.methods.METHODS``.
       model: ``mlp-H1-H2-...``; for images also ``vit-W-L``, ``lenet``, ``resnet-D``, ``wrn-D-K``.
       networks: how many are trained; their mean is predicted.
       steps: of each network, above 100 rounded up to hundreds; None: 20 epochs, but from 500 to
@@ -153,6 +155,16 @@ class ReweightClassifier(ClassifierMixin, BaseEstimator):
             warn_far("X", X, self._moments, names, "all others")
             if is_pair(trusted):
                 warn_elsewhere("trusted X", clean.X, self._moments, names, _A_MASK)
+        seed = int(check_random_state(self.random_state).randint(2**31))
+        beliefs = self._train(X, labels, clean, seed)
+        if self.method == "auto" and self.method_ == "gce" and self._misses(beliefs, labels):
+            self.method_ = _FALLBACK
+            beliefs = self._train(X, labels, clean, seed)
+        self.label_quality_ = label_quality(beliefs, labels)
+        return self
+
+    def _train(self, X: Any, labels: np.ndarray, clean: Trusted, seed: int) -> Beliefs:
+        """Trains by ``method_``; the networks' beliefs of the rows."""
         config = recipe(
             len(X),
             len(clean.X),
@@ -161,7 +173,7 @@ class ReweightClassifier(ClassifierMixin, BaseEstimator):
             method=self.method_,
             model=self._network[0],
             replicas=self.networks,
-            seed=int(check_random_state(self.random_state).randint(2**31)),
+            seed=seed,
             learning_rate=self.learning_rate,
             balanced=self.class_weight == "balanced",
             **_PIXELS,
@@ -179,8 +191,14 @@ class ReweightClassifier(ClassifierMixin, BaseEstimator):
         drawn = fitted.counts > 0
         mean = fitted.weights[drawn].mean() or 1.0  # clean_only's are all 0
         self.weights_ = np.where(drawn, fitted.weights / mean, 1)
-        self.label_quality_ = self._quality(X, labels)
-        return self
+        return self._training_beliefs(X)
+
+    def _misses(self, beliefs: Beliefs, labels: np.ndarray) -> bool:
+        """Whether some class of many rows is the likeliest of none."""
+        many = np.bincount(labels, minlength=len(self.classes_)) >= _MANY
+        for part in [beliefs] if isinstance(beliefs, np.ndarray) else beliefs:
+            many[part.argmax(1)] = False
+        return bool(many.any())
 
     def predict_proba(self, X: Any) -> np.ndarray:
         """The classes' probabilities, ``[n, K]``, the mean over the networks.
@@ -270,7 +288,8 @@ class ReweightClassifier(ClassifierMixin, BaseEstimator):
         self._params, self._model_state = both
         self.weights_ = np.average([self.weights_, other.weights_], axis=0, weights=counts)
         array = check_array(X, estimator=self, **AS_IS)
-        self.label_quality_ = self._quality(array, np.searchsorted(self.classes_, np.asarray(y)))
+        labels = np.searchsorted(self.classes_, np.asarray(y))
+        self.label_quality_ = label_quality(self._training_beliefs(array), labels)
         return self
 
     def _check_parameters(self) -> None:
@@ -324,7 +343,9 @@ class ReweightClassifier(ClassifierMixin, BaseEstimator):
         check_is_fitted(self)
         check_numbers("X", X)
         array = check_array(X, estimator=self, **AS_IS)
-        check_shape("X", array, self._network[2] if self._moments is None else None)
+        shape = self._network[2] if self._moments is None else (self.n_features_in_,)
+        # Of the number of features scikit-learn has its own message, below.
+        check_shape("X", array, None if len(shape) == 1 and array.ndim == 2 else shape)
         validate_data(self, X, reset=False, skip_check_array=True)  # number and names of features
         names = getattr(self, "feature_names_in_", None)
         check_finite_rows("X", array, names)
@@ -334,10 +355,9 @@ class ReweightClassifier(ClassifierMixin, BaseEstimator):
                 warn_far("X", array, scaling, names, "those of the training")
         return _Beliefs(self, array)
 
-    def _quality(self, X: Any, labels: np.ndarray) -> np.ndarray:
+    def _training_beliefs(self, X: Any) -> Beliefs:
         beliefs = _Beliefs(self, X)
-        few = len(X) * len(self.classes_) <= _KEPT
-        return label_quality(beliefs.all() if few else beliefs, labels)
+        return beliefs.all() if len(X) * len(self.classes_) <= _KEPT else beliefs
 
     def _warn_of_one_class(self, chosen: np.ndarray) -> None:
         if len(chosen) >= _MANY and (chosen == chosen[0]).all():

@@ -295,6 +295,27 @@ def test_rows_unlike_the_training_s_are_told_and_get_a_probability(plain):
     assert line.startswith("X: all 100 rows are predicted as 1; ")
 
 
+def test_a_rare_class_is_learnt():
+    """gce may give every row to the common class: auto then takes another loss."""
+    rng = np.random.default_rng(0)
+    y = (rng.random(1000) < 0.05).astype(int)
+    rows = rng.normal(size=(1000, 5)) + 1.8 * y[:, None]
+    fitted, lines = told(lambda: fit(rows, y, steps=300, model="mlp-32"))
+    assert fitted.method_ == "reed_soft" and not lines
+    assert (fitted.predict(rows) == 1)[y == 1].mean() > 0.7
+
+
+def test_the_method_is_told(plain, steered):
+    assert plain.method_ == "gce" and steered.method_ == "evidence"
+
+
+def test_images_for_a_model_of_features_are_refused_in_one_line(plain):
+    for rows in (np.zeros((4, 8, 8, 3), np.uint8), np.zeros((4, 1, 1, 5), np.uint8)):
+        for predict in (plain.predict, plain.predict_proba):
+            with pytest.raises(ValueError, match=r"^X: got shape \[4, .*\]; takes \[n, 5\]"):
+                predict(rows)
+
+
 def test_networks_without_numbers_predict_nothing(plain):
     for value in (np.nan, np.inf):
         damaged = copy.copy(plain)

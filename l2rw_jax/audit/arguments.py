@@ -42,7 +42,7 @@ def read_ids(ids: Any, n: int) -> np.ndarray:
     """Ids [n] of any types, which are told apart; None numbers the rows."""
     if ids is None:
         return np.arange(n)
-    counted = hasattr(ids, "__len__") and not isinstance(ids, str)
+    counted = hasattr(ids, "__len__") and not isinstance(ids, str | bytes | set | frozenset | dict)
     shape = ids.shape if hasattr(ids, "shape") else (len(ids),) if counted else ()
     if shape != (n,):
         got = f"shape {list(shape)}" if counted else describe(ids)

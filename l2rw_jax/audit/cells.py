@@ -19,9 +19,9 @@ _WORDS = 3  # that stand for missing cells in one column
 _DATES = ("datetime64", "datetime", "date", "timedelta64", "timedelta", "time", "period")
 # Numbers that people write where nothing was measured: they count as missing if they are far from
 # all others, by so many times the range of these.
-_CODE = re.compile(r"-9+(\.\d+)?|9{3,}(\.\d+)?")
-_LIMITS = (-(2**15), -(2**31), 2**31 - 1, -(2**63), 2**63 - 1)
-_HUGE = 1e30
+_CODE = re.compile(r"-([7-9])\1*(\.\d+)?|([7-9])\3{2,}(\.\d+)?|-9[78]")
+_LIMITS = {2.0**bits - 1 for bits in (15, 16, 31, 32, 63, 64)} | {-(2.0**b) for b in (15, 31, 63)}
+_HUGE = 1e20  # climate's; others write 1e30 or the largest float
 _FAR = 3
 
 

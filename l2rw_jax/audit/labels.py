@@ -1,16 +1,20 @@
 """Labels and ids as people write them: stray spaces, accents in two forms, doubtful classes."""
 
+import re
 import unicodedata
 from collections import Counter, defaultdict
 from collections.abc import Sequence
 
 import numpy as np
 
+# Spaces, and marks that no one sees: zero-width ones, and that of a file's start.
+_BLANK = re.compile(r"\A[\s\u200b\u2060\ufeff]+|[\s\u200b\u2060\ufeff]+\Z")
+_QUOTES = "'\"`\u2018\u2019\u201c\u201d"
 _LIKE_MISSING = frozenset(["?", "-", "na", "n/a", "<na>", "nan", "nat", "null"])
 
 
 def clean_labels(labels: np.ndarray) -> np.ndarray:
-    r"""Labels [n] without spaces around them, and with each accent as one letter (NFC).
+    r"""Labels [n] without spaces or unseen marks around them, each accent as one letter (NFC).
 
     >>> clean_labels(np.array(["cat ", "cafe\u0301"])).tolist()
     ['cat', 'café']
@@ -20,27 +24,27 @@ def clean_labels(labels: np.ndarray) -> np.ndarray:
 
 def doubtful_labels(where: str, given: np.ndarray, cleaned: np.ndarray) -> list[str]:
     """Lines that tell what was changed in labels [n], and which classes look doubtful."""
-    changed = np.array([str(a).strip() != a for a in given], bool)
+    changed = np.array([_BLANK.sub("", str(a)) != a for a in given], bool)
     notes = []
     if changed.any():
         notes.append(
             f"{where}: {changed.sum()} of {len(given)} labels had spaces around them, which are "
-            f"left out, such as {str(given[np.argmax(changed)])!r}"
+            f"left out, such as {str(given[np.argmax(changed)])!a}"
         )
     counts = Counter(cleaned.tolist())
     like = defaultdict(list)
     for name in counts:
-        like[" ".join(name.casefold().split())].append(name)
+        like[_folded(name)].append(name)
         if name.casefold() in _LIKE_MISSING:
             notes.append(
                 f"warning: {where}: class {name!r} ({counts[name]} rows) reads like a missing "
                 f"label; leave its rows out if it is one"
             )
-    alike = [" and ".join(map(repr, names)) for names in like.values() if len(names) > 1]
+    alike = [" and ".join(map(_shown, names)) for names in like.values() if len(names) > 1]
     if alike:
         more = f" and {len(alike) - 3} more" if len(alike) > 3 else ""
         notes.append(
-            f"warning: {where}: classes that differ only in case or spaces are taken as unlike: "
+            f"warning: {where}: classes that read alike are taken as unlike: "
             f"{'; '.join(alike[:3])}{more}"
         )
     return notes
@@ -67,4 +71,19 @@ def known_ids(ids: Sequence[str] | np.ndarray, known: Sequence[str] | np.ndarray
 
 
 def _canonical(text: str) -> str:
-    return unicodedata.normalize("NFC", str(text).strip())
+    return unicodedata.normalize("NFC", _BLANK.sub("", str(text)))
+
+
+def _folded(name: str) -> str:
+    """What is alike of labels that differ in case, spaces, quotes, width or a number's form."""
+    seen = "".join(
+        c for c in unicodedata.normalize("NFKC", name) if unicodedata.category(c) != "Cf"
+    )
+    text = " ".join(seen.casefold().strip(_QUOTES).split())
+    number = re.fullmatch(r"([+-]?)0*(\d+?)(?:\.0*)?", text)
+    return f"{number[1].strip('+')}{number[2]}" if number else text
+
+
+def _shown(name: str) -> str:
+    """A label in quotes, with the marks that no one sees spelled out."""
+    return ascii(name) if any(unicodedata.category(c) == "Cf" for c in name) else repr(name)

@@ -14,9 +14,11 @@ from typing import NamedTuple
 from l2rw_jax.audit.errors import AuditError, listed
 from l2rw_jax.audit.kinds import open_text
 
-# Cells that hold nothing, beside blank ones: what pandas takes for that, and what people write.
+# Cells that hold nothing, beside blank ones: what pandas takes for that, what people write,
+# and what spreadsheets write where they could not compute.
 _NOTHING = """? - -- . NA na N/A n/a #N/A #NA <NA> NaN nan NAN Nan -NaN -nan NaT 1.#IND -1.#IND
-1.#QNAN -1.#QNAN NULL null Null None none NONE"""
+1.#QNAN -1.#QNAN NULL null Null None none NONE
+#DIV/0! #VALUE! #REF! #NAME? #NUM! #NULL!"""
 MISSING = frozenset(["", "#N/A N/A", *_NOTHING.split()])
 # What pandas calls a column without a name.
 UNNAMED = re.compile(r"\s*|Unnamed: \d+(\.\d+)*(_level_\d+)?|__index_level_\d+__")

@@ -219,8 +219,13 @@ def _fit_unsteered(classifier: Any, X: Any, given: np.ndarray, classes: np.ndarr
     """Fits without trusted rows; once more by another loss, if the first has learnt too little."""
     classifier.fit(X, classes[given], trusted=None)
     signal = find_signal(X, given, len(classes))
-    choice = getattr(classifier, "method", None)
-    if choice == "auto" and signal.found and doubt(signal, _seen(classifier, X, signal)):
+    choice, used = getattr(classifier, "method", None), getattr(classifier, "method_", None)
+    if (
+        choice == "auto"
+        and used != _FALLBACK
+        and signal.found
+        and doubt(signal, _seen(classifier, X, signal))
+    ):
         try:
             classifier.method = _FALLBACK
             classifier.fit(X, classes[given], trusted=None)

@@ -6,7 +6,7 @@ import re
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -164,17 +164,27 @@ def unguard(cells: Sequence[str]) -> list[str]:
 
 def text_cells(flag: str, path: Path, column: str, cells: pd.Series) -> np.ndarray:
     """A column as text; raises AuditError where a cell is empty."""
-    empty = np.asarray(cells.isna() | (cells.astype(str).str.strip() == ""), bool)
+    cells = cells.astype(object).map(lambda cell: _decoded(flag, path, column, cell))
+    empty = np.asarray(cells.isna() | (cells.map(str).str.strip() == ""), bool)
     if empty.any():
         more = f" and {empty.sum() - 1} more" if empty.sum() > 1 else ""
         raise AuditError(
             f"{flag}={path}: column {column!r} is empty in row {int(np.argmax(empty))} "
             f"(counted from 0){more}: fill it in or leave the row out"
         )
-    cells = cells.astype(object)
     if pd.api.types.infer_dtype(cells) == "floating" and (cells % 1 == 0).all():
         cells = cells.map(int)  # whole numbers that once stood beside missing ones
     return np.array(unguard([str(cell) for cell in cells]))
+
+
+def _decoded(flag: str, path: Path, column: str, cell: Any) -> Any:
+    try:
+        return cell.decode() if isinstance(cell, bytes) else cell
+    except UnicodeDecodeError:
+        raise AuditError(
+            f"{flag}={path}: column {column!r} holds bytes, not UTF-8, such as "
+            f"{cell!r:.40}; save it as text"
+        ) from None
 
 
 def refuse_repeated(what: str, ids: np.ndarray) -> None:

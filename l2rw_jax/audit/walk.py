@@ -10,7 +10,9 @@ from l2rw_jax.audit.errors import AuditError
 from l2rw_jax.audit.tables import listed
 from l2rw_jax.data.pictures import is_system_file
 
-_PART = re.compile(r"(train|training|val|valid|validation|dev|eval|test|testing)[-_ ]?(set|\d*)")
+_NAMES = r"(train|training|val|valid|validation|dev|eval|test|testing|holdout|fold)[-_ ]?(set|\d*)"
+_PART = re.compile(_NAMES)
+_PART_OF = re.compile(rf"(.*[-_ .])?{_NAMES}")  # such as images_train
 _TOLD = 5  # reasons for which files are left out; summary.json has them all
 
 
@@ -132,14 +134,14 @@ def _refuse_parts(folder: Path, names: list[str]) -> None:
     """Raises AuditError if the folders at the top are train, test and so on, with classes below."""
     tops = sorted({name.partition("/")[0] for name in names})
     flat = {name.partition("/")[0] for name in names if name.count("/") == 1}
-    parts = [top for top in tops if _PART.fullmatch(top.lower())]
+    parts = [top for top in tops if (_PART if top in flat else _PART_OF).fullmatch(top.lower())]
     if len(tops) == 1 and not parts and not flat:
         raise AuditError(
             f"--images={folder}: one folder alone, {tops[0]!r}: if its folders are the classes, "
             f"use --images={folder / tops[0]}"
         )
     if parts == tops or (len(parts) > 1 and not flat.intersection(parts)):
-        first = next((part for part in parts if part.lower().startswith("train")), parts[0])
+        first = next((part for part in parts if "train" in part.lower()), parts[0])
         remedy = (
             f"use --images={folder / first}" if first not in flat else "make one folder a class"
         )

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from looped import check_each
 from made_up import CLASSES, blobs
 
 from l2rw_jax.audit.cells import DATES, MIXED, NO_NUMBERS, codes_of, to_numbers
@@ -59,6 +60,9 @@ def test_columns_that_number_the_rows():
         "files": [f"img_{i:04}.png" for i in order],
         "category": pd.Categorical(order),
         "decimals": [decimal.Decimal(int(i)) for i in order],
+        "one missing": np.where(rows == 3, np.nan, rows),
+        "some missing": np.where(order < 100, np.nan, order),
+        "names, one missing": [f"r{i}" if i != 3 else None for i in order],
     }
     features = {
         "normal": rng.normal(size=N),
@@ -77,9 +81,9 @@ def test_columns_that_number_the_rows():
     assert {name: found.left_out.get(name) for name in number} == dict.fromkeys(number, ROW_NUMBERS)
     assert list(found.numbers) == ["base", *features]
     note = next(line for line in found.notes if ROW_NUMBERS in line)
-    assert "'from 0', 'from 1'" in note and "18 of 29 columns left out" in note
+    assert "'from 0', 'from 1'" in note and "21 of 32 columns left out" in note
     assert not numbers_rows(np.arange(5.0))  # too few rows to say
-    assert not numbers_rows(np.where(rows == 3, np.nan, rows))
+    assert not numbers_rows(np.full(N, np.nan))
     assert not numbers_rows(np.linspace(-1, 1, N) * 1e308)
 
 
@@ -278,6 +282,15 @@ def test_codes_for_missing_values():
         -1e30: rng.normal(size=N),
         -np.finfo(float).max: rng.normal(size=N),
         1e37: rng.normal(0, 1e6, N),
+        1e20: rng.normal(300, 20, N),
+        9.96921e36: rng.normal(size=N),
+        -8888: rng.normal(size=N),
+        -98: rng.uniform(0, 5, N),
+        -7: rng.integers(0, 2, N),
+        888: rng.integers(18, 90, N),
+        7777: rng.normal(100, 20, N),
+        65535: rng.integers(0, 4000, N),
+        float(2**63 - 1): rng.normal(size=N),
     }
     missed = {}
     for code, values in right.items():
@@ -291,12 +304,29 @@ def test_codes_for_missing_values():
         rng.integers(0, 1200, N).astype(float),  # 999 among its like
         np.repeat([0.0, 999], N // 2),  # two values alone
         rng.normal(size=N) * 1e35,
+        np.append(rng.integers(18, 90, N), -1.0),
+        np.append(rng.normal(0, 100, N), -777.0),
         np.append(rng.normal(size=N), 9),
         np.append(rng.normal(size=N), np.inf),
         np.append(rng.normal(size=N), 1e4),  # an outlier, but no code
         np.full(N, -999.0),
     ):
         assert codes_of(values) == []
+
+
+def test_what_stands_for_a_missing_number_leaves_the_others_numbers():
+    rng = np.random.default_rng(0)
+    numbers = rng.normal(size=N).round(3)
+    missing = np.arange(N) % 50 == 0
+
+    def check(word):
+        cells = np.where(missing, word, numbers.astype(str)).astype(object)
+        found = chosen(rng.integers(0, 3, N), c=cells)
+        np.testing.assert_array_equal(found.numbers["c"], np.where(missing, np.nan, numbers))
+        assert found.indicators == ["c"] and not found.left_out
+
+    words = ["", " ", "\xa0", "?", "--", "NULL", "#DIV/0!", "#VALUE!", "#REF!", "#N/A", "#NAME?"]
+    check_each(check, [(word,) for word in [*words, "unknown", "n.a.", "<LOD", "(null)"]])
 
 
 def test_a_code_is_told_by_row_and_column_and_counts_as_missing():

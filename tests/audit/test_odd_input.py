@@ -79,6 +79,8 @@ REFUSED = {
     r"^ids: got a list as an id": {"ids": [[i] for i in range(300)]},
     r"^ids: got shape \[300, 1\] for 300 rows": {"ids": pd.DataFrame(IDS)},
     r"^ids: got 'abc' for 300 rows": {"ids": "abc"},
+    r"^ids: got a set for 300 rows": {"ids": set(IDS)},  # in no order
+    r"^ids: got a dict for 300 rows": {"ids": dict.fromkeys(IDS)},
     r"^ids: got a generator for 300 rows": {"ids": (i for i in IDS)},
     r"^y: row 3 has no label": {"y": np.where(np.arange(300) == 3, None, CLASSES[GIVEN])},
     r"^y: got labels of the types int, str": {"y": ["a", 1] * 150},

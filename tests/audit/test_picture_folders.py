@@ -9,6 +9,7 @@ import time
 
 import numpy as np
 import pytest
+from looped import check_each
 from made_up import CLASSES, write_images
 from PIL import Image
 from stand_in import StandIn
@@ -17,6 +18,7 @@ from l2rw_jax.audit import pictures
 from l2rw_jax.audit.errors import AuditError
 from l2rw_jax.audit.pictures import by_stem, mostly_one_colour, read_images
 from l2rw_jax.audit.walk import find_files
+from l2rw_jax.data.pictures import read_picture
 
 GREY = np.random.default_rng(0).integers(0, 200, (24, 24)).astype(np.uint8)
 
@@ -55,6 +57,35 @@ def test_what_alpha_and_deep_pixels_show_is_read_or_named(tmp_path):
     assert levels["a/rgba.png"] == levels["b/la.png"] == len(np.unique(GREY))
     assert sorted(source.unreadable) == sorted(f"{kind}/{name}" for kind in "ab" for name in deep)
     assert all(why.startswith("more than 8 bits") for why in source.unreadable.values())
+
+
+def test_every_mode_shows_what_people_see(tmp_path):
+    """Palettes, CMYK, masks, animations and other formats give the picture, about."""
+    colour = np.random.default_rng(1).integers(0, 250, (3, 3, 3)).repeat(8, 0).repeat(8, 1)
+    image, grey = Image.fromarray(colour.astype(np.uint8)), Image.fromarray(GREY)
+    twice = {"save_all": True, "append_images": [Image.fromarray(255 - colour.astype(np.uint8))]}
+    black_and_white = grey.point(lambda v: 255 * (v > 99))
+    cases = [
+        ("png", image.quantize(16), image, {}),
+        ("jpg", image.convert("CMYK"), image, {"quality": 95}),
+        ("tif", image.convert("CMYK"), image, {}),
+        ("tif", image.convert("YCbCr"), image, {}),
+        ("gif", image, image, twice),
+        ("png", image, image, twice),
+        ("tif", image, image, twice),
+        ("bmp", grey, grey.convert("RGB"), {}),
+        ("ppm", image, image, {}),
+        ("png", black_and_white.convert("1"), black_and_white, {}),
+        ("png", grey, grey.point(lambda v: v or 255), {"transparency": 0}),
+    ]
+
+    def check(suffix, given, shown, options):
+        path = tmp_path / f"a.{suffix}"
+        given.save(path, **options)
+        away = np.abs(np.asarray(read_picture(path), int) - np.asarray(shown.convert("RGB"), int))
+        assert np.mean(away) < 6, np.mean(away)
+
+    check_each(check, cases, name=lambda case: f"{case[0]} {case[1].mode}")
 
 
 def test_what_is_below_a_folder_is_read_or_named(tmp_path):
@@ -157,6 +188,11 @@ PARTS = [  # files, and what the message says
     (["train2017/ant/0.png", "val2017/ant/0.png"], "set/train2017"),
     (["train_set/ant/0.png", "test-set/ant/0.png"], "set/train_set"),
     (["val/ant/0.png", "test/bee/0.png"], "set/test"),
+    (["seg_train/ant/0.png", "seg_test/ant/1.png"], "set/seg_train"),
+    (["images-val/ant/0.png", "images-train/ant/1.png"], "set/images-train"),
+    (["train/ant/0.png", "test/ant/1.png", "holdout/ant/1.png"], "set/train"),
+    (["fold1/ant/0.png", "fold2/ant/1.png"], "set/fold1"),
+    (["fold_0/ant/0.png", "fold_1/ant/1.png"], "set/fold_0"),
     (["train/0.png", "val/1.png"], "make one folder a class"),
     (["photos/ant/0.png", "photos/bee/1.png"], "use --images=set/photos"),
 ]
@@ -166,6 +202,9 @@ CLASS_FOLDERS = [
     ["training/0.png", "racing/1.png"],
     ["testing/a/0.png", "waiting/a/1.png"],
     ["trainer/0.png", "values/1.png"],
+    ["freight_train/0.png", "passenger_train/1.png"],
+    ["freight train/a/0.png", "bus/a/1.png"],
+    ["unfold/a/0.png", "latest/a/1.png"],
     ["ant/train/0.png", "bee/train/0.png"],
 ]
 

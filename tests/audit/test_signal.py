@@ -54,6 +54,17 @@ def test_noise_rarely_passes_by_chance():
     assert passed <= 2
 
 
+def test_the_rank_of_noise_is_that_of_chance():
+    for classes in (2, 3, 10):
+        ranks = []
+        for seed in range(5):
+            rng = np.random.default_rng(seed)
+            rows, y = rng.normal(size=(600, 6)), rng.permutation(np.arange(600) % classes)
+            ranks.append(find_signal(rows, y, classes).rank)
+        # The better of two rules is a little above one half.
+        assert 0.49 < np.mean(ranks) < 0.53 and max(ranks) < 0.57
+
+
 def test_what_can_be_learnt_has_a_signal():
     rng = np.random.default_rng(0)
     digits, wine, iris = (load(return_X_y=True) for load in (load_digits, load_wine, load_iris))

@@ -16,12 +16,13 @@ import zipfile
 import numpy as np
 import pandas as pd
 import pytest
+from looped import check_each
 from made_up import CLASSES, blobs, write_images
 from PIL import Image
 
 from l2rw_jax.audit.arrays import read_array
 from l2rw_jax.audit.errors import AuditError
-from l2rw_jax.audit.labels import known_ids
+from l2rw_jax.audit.labels import clean_labels, doubtful_labels, known_ids
 from l2rw_jax.audit.tables import read_labels, read_table
 
 N = 300
@@ -464,7 +465,7 @@ def test_spaces_around_labels_are_left_out_and_told(tmp_path, audit):
     assert audit(*right)[0] == 0
     issues = (tmp_path / "o/issues.csv").read_bytes()
     odd = given == 1
-    for space in (" ", "  ", "\t", "\xa0", "\u3000"):
+    for space in (" ", "  ", "\t", "\xa0", "\u3000", "\u200b", "\ufeff", "\u200b \u2060"):
         labels = [
             f"{space * (i % 3)}{c}{space}" if o else c
             for i, (c, o) in enumerate(zip(CLASSES[given], odd, strict=True))
@@ -486,6 +487,50 @@ def test_doubtful_classes_are_told(tmp_path, audit):
     errors = audit(*table_of(tmp_path, "x.csv", names[given]))[2]
     assert "New  York" in errors and "class 'Null'" in errors
     assert "warning" not in audit(*table_of(tmp_path, "x.csv", CLASSES[given]))[2]
+
+
+def test_labels_that_read_alike_are_told():
+    def check(*names):
+        (note,) = doubtful_labels("y", np.array(names), clean_labels(np.array(names)))
+        assert "classes that read alike are taken as unlike" in note and note.isascii()
+
+    same = [
+        ("1", "1.0"),
+        ("1", "01"),
+        ("-1", "-1.00"),
+        ("+1", "1"),
+        ("cat", "'cat'"),
+        ("cat", '"cat"'),
+        ("cat", "c\u200bat"),
+        ("cat", "c\u00adat"),
+        ("True", "true"),
+        ("black cat", "black\xa0cat"),
+        ("cat", "CAT", "Cat"),
+    ]
+    check_each(check, same)
+    for unlike in (
+        ("1", "10"),
+        ("1", "-1"),
+        ("1.5", "1"),
+        ("0", "-0.5"),
+        ("cat", "cats"),
+        ("a1", "a01"),
+    ):
+        given = np.array(unlike)
+        assert doubtful_labels("y", given, clean_labels(given)) == []
+    wide = np.array(["cat", "\uff43at"])
+    assert len(doubtful_labels("y", wide, clean_labels(wide))) == 1
+
+
+def test_labels_and_ids_of_bytes_are_text(tmp_path):
+    pytest.importorskip("pyarrow")
+    path = tmp_path / "t.parquet"
+    pd.DataFrame({"id": [b"r0", b"r1"], "label": [b"cat", "caf\xe9".encode()]}).to_parquet(path)
+    table = read_labels("--labels", path, "label", "id")
+    assert table.ids.tolist() == ["r0", "r1"] and table.labels.tolist() == ["cat", "caf\xe9"]
+    pd.DataFrame({"id": ["a", "b"], "label": [b"cat", b"caf\xe9"]}).to_parquet(path)
+    with pytest.raises(AuditError, match=r"^--labels=.*column 'label' holds bytes, not UTF"):
+        read_labels("--labels", path, "label", "id")
 
 
 def test_what_is_no_class_is_refused_by_what_it_is(tmp_path, audit):
