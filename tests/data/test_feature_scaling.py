@@ -160,11 +160,7 @@ def test_broken_rows_do_not_change_what_the_others_get():
 
 def test_a_single_other_value_in_a_constant_column_is_bounded():
     # It may be a rare one, such as a pixel that is set once: so it is not called broken.
-    for X in (
-        np.zeros((600, 8)),
-        np.ones((600, 8)),
-        np.concatenate([normal(), np.ones((600, 8))], 1),
-    ):
+    for X in (np.zeros((600, 8)), np.ones((600, 8))):
         for value in (16, 1e4, -9999):
             broken = X.copy()
             broken[3, -4:] = value
