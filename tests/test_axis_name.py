@@ -92,7 +92,7 @@ def weightings():
 
 
 @pytest.mark.parametrize("kind", MAPS)
-@pytest.mark.parametrize(("weighting", "name"), weightings())
+@pytest.mark.parametrize(("weighting", "name"), [*weightings()])
 def test_value_and_grad_equal_one_device(kind, weighting, name):
     problem, state = smooth()[0], smooth()[1][name]
     make = functools.partial(
