@@ -39,9 +39,14 @@ def assert_close(a, b):
     "fields",
     [
         {"method": "l2rw", "l2rw.lookahead": "sgd(momentum=0.9)"},
-        {"method": "evidence"},
-        {"method": "s_model", "ema": 0.5},
-        {"method": "baseline", "balanced": True},
+        *(
+            pytest.param(fields, marks=pytest.mark.slow)
+            for fields in (
+                {"method": "evidence"},
+                {"method": "s_model", "ema": 0.5},
+                {"method": "baseline", "balanced": True},
+            )
+        ),
     ],
     ids=lambda fields: fields["method"],
 )

@@ -64,12 +64,12 @@ PMAP, JIT, FSDP = {"parallel": "pmap"}, {"parallel": "jit"}, {"parallel": "jit",
         ("l2rw", PMAP),
         ("l2rw", JIT),
         ("l2rw", FSDP),
-        ("random", JIT),
         *(
             pytest.param(*pair, marks=pytest.mark.slow)
             for pair in (
                 *(
                     ("random", PMAP),
+                    ("random", JIT),
                     ("hard_mining", PMAP),
                     ("hard_mining", JIT),
                     ("baseline", PMAP),
