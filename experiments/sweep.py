@@ -91,7 +91,7 @@ def parse_sweep(text, config):
     field, equals, listed = text.partition("=")
     known = files.flatten(config.to_dict())
     check_name(f"--sweep={field}", field, known)
-    if field in ("method", "seed", "replicas"):
+    if field in ("method", "seed", "seeds"):
         raise ConfigError(
             f"--sweep: got {field}; takes another field: there are --methods and --seeds."
         )

@@ -20,6 +20,7 @@ from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.utils import check_array, check_random_state
 from sklearn.utils.validation import check_is_fitted, validate_data
 
+from l2rw_jax._messages import reason
 from l2rw_jax._saved import FORMAT, Saved, put, read_saved
 from l2rw_jax.data._check import check_finite, check_integer
 from l2rw_jax.data.examples import (
@@ -172,7 +173,7 @@ class ReweightClassifier(ClassifierMixin, BaseEstimator):
             batch_size=self.batch_size,
             method=self.method_,
             model=self._network[0],
-            replicas=self.networks,
+            seeds=self.networks,
             seed=seed,
             learning_rate=self.learning_rate,
             balanced=self.class_weight == "balanced",
@@ -259,9 +260,9 @@ class ReweightClassifier(ClassifierMixin, BaseEstimator):
             classifier = cls(**saved.parameters)
             classifier._check_parameters()
         except (OSError, ValueError, TypeError) as error:
-            reason = getattr(error, "strerror", None) or str(error).partition("\n")[0]
+            told = getattr(error, "strerror", None) or reason(error)
             raise ValueError(
-                f"folder: {folder} holds no classifier that can be read ({reason}); give a folder "
+                f"folder: {folder} holds no classifier that can be read ({told}); give a folder "
                 "that ReweightClassifier.save wrote"
             ) from None
         return classifier._restore(saved)

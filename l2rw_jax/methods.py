@@ -4,7 +4,6 @@
 ``image`` and ``label``.
 """
 
-import difflib
 import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -14,6 +13,7 @@ import jax.numpy as jnp
 import optax
 
 from l2rw_jax import losses
+from l2rw_jax._messages import nearest
 from l2rw_jax.weightings import Weighting, by_loss, evidence, l2rw, learned
 from l2rw_jax.weights import example_weights
 
@@ -215,8 +215,8 @@ def get_method(name: str) -> Method:
     'identity'
     """
     if name not in METHODS:
-        nearest = difflib.get_close_matches(str(name), METHODS, 1, cutoff=0)[0]
         raise ValueError(
-            f"method: got {name!r}; takes one of {', '.join(METHODS)}; did you mean {nearest!r}?"
+            f"method: got {name!r}; takes one of {', '.join(METHODS)}; "
+            f"did you mean {nearest(name, METHODS)!r}?"
         )
     return METHODS[name]

@@ -299,7 +299,7 @@ def _wrong_values(field):
 SETS = [
     *(({field: value}, field) for field in FIELDS for value in _wrong_values(field)),
     ({"low": 1.0, "high": 1.0}, "low"),
-    ({"replicas": 1001}, "replicas"),
+    ({"seeds": 1001}, "seeds"),
     ({"pad": 100}, "pad"),
     ({"model": "mlp-0"}, "model"),
     ({"model": "mlp-" + "9" * 30}, "model"),
@@ -334,7 +334,7 @@ SETS = [
     ({"steps": 150}, "steps"),
     ({"eval_every": 150}, "eval_every"),
     ({"checkpoint_every": 150}, "checkpoint_every"),
-    ({"replicas": 2, "stream": True}, "replicas"),
+    ({"seeds": 2, "stream": True}, "seeds"),
     ({"dropout": 0.5}, "dropout"),
     ({"remat": True}, "remat"),
     ({"seed": 2**32}, "seed"),

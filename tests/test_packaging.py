@@ -114,10 +114,17 @@ def test_the_version_is_the_same_everywhere(setup):
 
 def test_ci_tests_the_versions_that_the_package_allows(setup):
     job = yaml.safe_load((ROOT / ".github/workflows/ci.yml").read_text())["jobs"]["test"]
-    classifiers = setup["metadata"]["classifiers"]
-    assert job["strategy"]["matrix"]["python"] == re.findall(r":: (3\.\d+)$", classifiers, re.M)
+    versions = re.findall(r":: (3\.\d+)$", setup["metadata"]["classifiers"], re.M)
+    pairs = [(each["python"], each["jax"]) for each in job["strategy"]["matrix"]["include"]]
+    assert pairs == [(versions[0], "oldest"), (versions[-1], "newest")]
     (oldest,) = re.findall(r"^jax>=([\d.]+)$", setup["options"]["install_requires"], re.M)
     assert f"'jax=={oldest}.0 jaxlib=={oldest}.0'" in job["env"]["CONSTRAINTS"]
+
+
+def test_actions_are_pinned_by_commit():
+    for path in (ROOT / ".github/workflows").glob("*.yml"):
+        for used in re.findall(r"uses: (.*)", path.read_text()):
+            assert re.fullmatch(r"[\w/-]+@[0-9a-f]{40}  # v\d+\.\d+\.\d+", used), (path, used)
 
 
 def test_every_file_that_is_no_module_is_in_the_wheel(setup):

@@ -112,7 +112,7 @@ def combinations():
             yield pytest.param(kind, "replicated", "everything", mode, marks=pytest.mark.slow)
 
 
-@pytest.mark.parametrize(("kind", "place", "name", "mode"), combinations())
+@pytest.mark.parametrize(("kind", "place", "name", "mode"), [*combinations()])
 def test_sharded_arrays_give_one_device_s_result(kind, place, name, mode):
     state, want = on_one_device(name, mode)
     got = sharded(kind, place, state, name, mode)

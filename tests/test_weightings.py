@@ -346,7 +346,7 @@ def test_evidence_of_the_last_layer_costs_a_forward_pass_of_the_clean_batch():
 # Any scale of the losses.
 
 
-@settings(max_examples=10)
+@settings(max_examples=4)
 @given(st.integers(-100, 100))
 def test_the_losses_scale_cancels(exponent):
     problem, scale = problems.mlp(b=6, m=4), 2.0**exponent

@@ -17,7 +17,7 @@ def untrained(X, y, **parameters):
         model = create_model(config.model, num_classes=num_classes, image_shape=images.shape[1:])
         rng = np.random.default_rng(config.seed)
         params, model_state = jax.tree.map(
-            lambda array: rng.random((config.replicas, *array.shape), np.float32) - 0.3,
+            lambda array: rng.random((config.seeds, *array.shape), np.float32) - 0.3,
             jax.eval_shape(model.init, jax.random.key(0)),
         )
         ones, model_state = np.ones(len(labels)), jax.tree.map(abs, model_state)

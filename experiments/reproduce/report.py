@@ -104,7 +104,7 @@ def summarize(plan, workdir, done):
         paper = dict(zip(labels, row.paper, strict=False)).get(column.label)
         seconds = [
             _seconds(Path(workdir, folder), plan.runs[folder], row.finetune)
-            / done[folder].get("replicas", 1)  # trained side by side, in this time together
+            / done[folder].get("side_by_side", 1)  # trained side by side, in this time together
             for folder in folders
         ]
         for name, metric in target.metrics.items():

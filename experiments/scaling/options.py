@@ -48,7 +48,7 @@ def prepare(stack, config, per_call, steps, lead=0):
     """
     call = compile_call(stack, config, per_call)
     about = {field: config[field] for field in ("dataset", "dtype", "stream")}
-    about |= {"seeds": config.replicas, "batch": config.batch_size}
+    about |= {"seeds": config.seeds, "batch": config.batch_size}
     about |= {"clean_batch": config.clean_batch_size, "steps_per_call": per_call}
     about["compile_seconds"] = call.compile_seconds
 
@@ -59,7 +59,7 @@ def prepare(stack, config, per_call, steps, lead=0):
         call.run(steps // per_call)
         return time.perf_counter() - started
 
-    return timing.Ready(turn, about, steps * config.replicas)
+    return timing.Ready(turn, about, steps * config.seeds)
 
 
 def prepare_run(stack, config):
@@ -101,7 +101,7 @@ def comparisons(*, gpu, smoke):
         found["steps a call", "lenet"] = {f"K = {k}": call("lenet", k, 10) for k in (1, 10)}
     for model in (mlp, *networks[:1]):
         found["seeds side by side", model] = {
-            str(count): call(model, most, most, replicas=count)
+            str(count): call(model, most, most, seeds=count)
             for count in ((1, 2) if smoke else (1, 2, 5, 10))
         }
     for model in (mlp, *networks):

@@ -8,6 +8,7 @@ from typing import IO
 
 import numpy as np
 
+from l2rw_jax._messages import reason
 from l2rw_jax.audit.cells import codes_of, is_code, told_codes
 from l2rw_jax.audit.columns import is_twin, numbers_rows
 from l2rw_jax.audit.errors import AuditError, listed
@@ -51,10 +52,9 @@ def read_array(path: Path) -> np.ndarray:
         raise
     except _DAMAGED as error:
         save = "numpy.save" if kind == "npy" else "numpy.savez"
-        reason = str(error).strip().partition("\n")[0] or type(error).__name__
         raise AuditError(
             f"--features={path}: cannot be read as a .{kind} array of numbers; save it with "
-            f"{save} ({reason})"
+            f"{save} ({reason(error)})"
         ) from None
     if not array.dtype.isnative or array.dtype.itemsize > 8:  # JAX takes neither
         with np.errstate(over="ignore"):  # then it is not finite

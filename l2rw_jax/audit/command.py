@@ -11,6 +11,7 @@ from typing import Any, NoReturn
 
 import numpy as np
 
+from l2rw_jax._messages import reason
 from l2rw_jax.audit.errors import AuditError
 from l2rw_jax.audit.folder import opened, put
 from l2rw_jax.audit.output import in_words, write_tables
@@ -49,8 +50,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             flags = _parse(argv)
             predict(flags) if flags.predict else _audit(flags, shlex.join(["l2rw-audit", *argv]))
     except (ValueError, OSError, RuntimeError, ImportError) as error:
-        text = str(error).strip().partition("\n")[0] or type(error).__name__
-        print(f"error: {text}", file=sys.stderr)
+        print(f"error: {reason(error)}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print("error: interrupted", file=sys.stderr)

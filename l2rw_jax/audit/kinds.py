@@ -8,6 +8,7 @@ import zlib
 from pathlib import Path
 from typing import Any
 
+from l2rw_jax._messages import reason
 from l2rw_jax.audit.errors import AuditError
 
 TABLE = ".csv or .parquet"
@@ -188,5 +189,4 @@ def _refused(flag: str, path: Path, got: str, takes: str, do: str) -> AuditError
 
 
 def _reason(error: Exception) -> str:
-    reason = str(error).strip().partition("\n")[0] or type(error).__name__
-    return f"a file that cannot be read ({reason})"
+    return f"a file that cannot be read ({reason(error)})"

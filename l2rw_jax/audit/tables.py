@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 
 from l2rw_jax._files import write_whole
+from l2rw_jax._messages import reason
 from l2rw_jax.audit.errors import AuditError, listed
 from l2rw_jax.audit.kinds import TABLE, kind_of, open_text
 from l2rw_jax.audit.layout import MISSING, UNNAMED, read_layout, refuse_repeated_names
@@ -116,8 +117,8 @@ def read_table(
     except pd.errors.EmptyDataError:
         raise AuditError(f"{flag}={path}: the file is empty: give a header and rows") from None
     except Exception as error:  # whatever a parser finds wrong
-        reason = str(error).strip().partition("\n")[0]
-        raise AuditError(f"{flag}={path}: cannot be read as a table ({reason})") from None
+        told = f"cannot be read as a table ({reason(error)})"
+        raise AuditError(f"{flag}={path}: {told}") from None
     for column in columns:
         if column not in frame:
             raise AuditError(

@@ -36,11 +36,10 @@ class Model(NamedTuple):
       apply: `apply(params, model_state, images, *, train, rng=None) -> (logits, model_state)`;
         images `[b, h, w, c]`, logits `[b, num_classes]` float32 (float64 in a float64 model). With
         `train` the batch's own moments normalise and the returned state has moved towards them.
-        `with_features=True` gives `(logits, features)`, what the last layer sees `[b, d]` beside.
     """
 
     init: Callable[[jax.Array], tuple[dict[str, Any], dict[str, Any]]]
-    apply: Callable[..., tuple[Any, dict[str, Any]]]
+    apply: Callable[..., tuple[jax.Array, dict[str, Any]]]
 
 
 def create_model(
@@ -116,8 +115,7 @@ def create_model(
         *,
         train: bool,
         rng: jax.Array | None = None,
-        with_features: bool = False,
-    ) -> tuple[Any, dict[str, Any]]:
+    ) -> tuple[jax.Array, dict[str, Any]]:
         if images.shape[1:] != tuple(image_shape):
             allowed = ", ".join(map(str, image_shape))
             raise ValueError(f"images: got shape {images.shape}; allowed: (b, {allowed})")
@@ -127,7 +125,7 @@ def create_model(
         features = network.features(images, train, None if rng is None else nnx.Rngs(dropout=rng))
         logits = network.head(features)
         moments = nnx.to_pure_dict(nnx.state(network, nnx.BatchStat))
-        return ((logits, features) if with_features else logits), moments
+        return logits, moments
 
     return Model(init, apply)
 

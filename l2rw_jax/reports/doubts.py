@@ -40,7 +40,7 @@ def most_doubted(config: ConfigDict, workdir: files.StrPath, count: int = 20) ->
     """The pictures whose given labels had the lowest mean margins over the training.
 
     Args:
-      config: of a finished run of one replica.
+      config: of a finished run of one seed.
       workdir: its folder.
       count: how many to return, at most.
 
@@ -96,7 +96,7 @@ def _predict(config: ConfigDict, prepared: Any, workdir: Path, images: Any) -> n
             return None
         place = config.seed - joint[0].seed
         config, workdir = joint
-        prepared = prepare.prepare_replicas(config)
+        prepared = prepare.prepare_seeds(config)
     try:
         run = resolve(config, prepared)
         with checkpoint.open_checkpoints(workdir, config.keep_checkpoints) as checkpoints:
@@ -107,7 +107,7 @@ def _predict(config: ConfigDict, prepared: Any, workdir: Path, images: Any) -> n
         return None
     state = jax.device_get(restored[0])
     trained = network(state.params), state.model_state
-    if config.replicas == 1:
+    if config.seeds == 1:
         trained = jax.tree.map(lambda x: x[None], trained)
     params, model_state = jax.tree.map(lambda x: x[place : place + 1], trained)
     low, high = config.low, config.high
@@ -120,6 +120,6 @@ def _together(config: ConfigDict, workdir: Path) -> tuple[ConfigDict, Path] | No
         match = re.fullmatch(r"seeds(\d+)-(\d+)", folder.name)
         if match and int(match[1]) <= config.seed <= int(match[2]):
             joint = prepare.with_seed(config, int(match[1]))
-            joint.replicas = int(match[2]) - joint.seed + 1
+            joint.seeds = int(match[2]) - joint.seed + 1
             return joint, folder
     return None

@@ -8,8 +8,8 @@ from l2rw_jax.training.config import default_config, validate
 from l2rw_jax.training.errors import ConfigError, Ended, RunError
 from l2rw_jax.training.interrupt import Stopped
 from l2rw_jax.training.loop import train_and_evaluate
-from l2rw_jax.training.replicas import train_seeds
 from l2rw_jax.training.resolve import resolve
+from l2rw_jax.training.seeds import train_seeds
 
 __all__ = [
     "ConfigError",

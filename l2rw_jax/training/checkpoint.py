@@ -20,6 +20,7 @@ import numpy as np
 import orbax.checkpoint as ocp
 from absl import logging
 from jax.experimental import multihost_utils
+from orbax.checkpoint import checkpoint_managers
 
 from l2rw_jax.training.errors import ConfigError, RunError
 from l2rw_jax.training.state import TrainState
@@ -39,7 +40,7 @@ def open_checkpoints(workdir: Path, keep: int) -> Iterator[ocp.CheckpointManager
         folder has another one whose name is a number, which Orbax would remove as an old step.
     """
     options = ocp.CheckpointManagerOptions(
-        max_to_keep=keep,
+        preservation_policy=checkpoint_managers.LatestN(n=keep),
         cleanup_tmp_directories=True,  # of runs that were killed while they saved
     )
     folder = Path(workdir, "checkpoints").absolute()

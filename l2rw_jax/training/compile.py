@@ -109,8 +109,8 @@ def compile_chunks(
       images: an iterator over the calls' images; of None where they are not streamed.
 
     Returns:
-      The function; ``metrics`` is a dict of host arrays ``[steps]``, of replicas
-      ``[replicas, steps]``.
+      The function; ``metrics`` is a dict of host arrays ``[steps]``, of several
+      seeds ``[seeds, steps]``.
     """
     state, *others = arguments
     first = next(images, None)
@@ -132,7 +132,7 @@ def compile_chunks(
 
 
 def compile_evaluate(run: Run, state: TrainState) -> Callable[[TrainState], dict[str, np.ndarray]]:
-    """Returns ``evaluate(state) -> {set: classes [n]}``, of replicas ``[replicas, n]``.
+    """Returns ``evaluate(state) -> {set: classes [n]}``, of several seeds ``[seeds, n]``.
 
     The sets are ``test``, and ``val`` where there is one; with an average of the parameters also
     ``ema_test`` and ``ema_val``, predicted by it. All devices share the images.
@@ -141,12 +141,12 @@ def compile_evaluate(run: Run, state: TrainState) -> Callable[[TrainState], dict
       run: the ``Run``.
       state: a state on the devices, for its shapes.
     """
-    replicas = run.config.replicas > 1
+    several = run.config.seeds > 1
     sets = {"test": run.data.test_images}
     if run.config.val_size:
         sets["val"] = run.data.images[run.data.val.index]
     compiled = {
-        name: _compile_predict(run, state, images, 0 if replicas and name == "val" else None)
+        name: _compile_predict(run, state, images, 0 if several and name == "val" else None)
         for name, images in sets.items()
     }
 
@@ -166,10 +166,10 @@ def _compile_predict(
 ) -> Callable[[Any], np.ndarray]:
     """Returns ``classes(weights) -> [..., n]`` of host images, batch by batch.
 
-    ``images_axis`` is 0 where replicas have images of their own.
+    ``images_axis`` is 0 where seeds have images of their own.
     """
     predict, axis = run.predict, 0 if images_axis is None else 1
-    if run.config.replicas > 1:
+    if run.config.seeds > 1:
         predict = jax.vmap(predict, in_axes=(0, 0, images_axis))
     devices, count = run.engine.num_devices, images.shape[axis]
     size = _EVALUATED * run.batches.batch_size // run.config.micro_batches
@@ -190,12 +190,12 @@ def _compile_predict(
 
 
 def figures_of(run: Run, classes: dict[str, np.ndarray]) -> dict[str, Any]:
-    """The figures of an evaluation by their names; replicas' figures are lists."""
+    """The figures of an evaluation by their names; of several seeds they are lists."""
     labels = {"test": run.data.test_labels, "val": run.data.val.label}
     figures: dict[str, Any] = {}
     for name, predictions in classes.items():
         known = np.broadcast_to(labels[name.removeprefix("ema_")], predictions.shape)
-        if run.config.replicas == 1:
+        if run.config.seeds == 1:
             figures |= classification_metrics(name, known, predictions)
             continue
         pairs = zip(known, predictions, strict=True)

@@ -10,6 +10,7 @@ import jax
 from flax.traverse_util import flatten_dict
 from ml_collections import ConfigDict
 
+from l2rw_jax._messages import nearest
 from l2rw_jax.methods import get_method
 from l2rw_jax.training.errors import ConfigError
 
@@ -23,7 +24,7 @@ BATCH_NORMS = ("auto", "device", "global")
 MODES = ("forward", "reverse", "finite_difference")
 _POSITIVE = (
     *("batch_size", "clean_batch_size", "clean_size", "log_every", "steps", "eval_every"),
-    *("checkpoint_every", "replicas", "micro_batches", "keep_checkpoints", "max_bad_steps"),
+    *("checkpoint_every", "seeds", "micro_batches", "keep_checkpoints", "max_bad_steps"),
 )
 _NOT_NEGATIVE = (
     *("seed", "val_size", "pad", "weight_decay", "clean_weight_decay", "clip_norm"),
@@ -39,8 +40,9 @@ _MOVED = {
     "weighting": None,
     "score_every": None,
     "equal_share": None,
+    "replicas": "seeds",
 }
-_MOST = {"replicas": 1000, "micro_batches": 10_000, "keep_checkpoints": 10_000}
+_MOST = {"seeds": 1000, "micro_batches": 10_000, "keep_checkpoints": 10_000}
 
 _TYPES = {
     int: "an integer",
@@ -106,7 +108,7 @@ def default_config() -> ConfigDict:
     config.finetune_steps = 0  # steps on the clean set after config.steps, at the last rate
     config.ema = 0.0  # decay of an average of the parameters, which is evaluated too; 0: none
 
-    config.replicas = 1  # seeds seed, seed + 1, ... trained side by side as one program
+    config.seeds = 1  # how many: seed, seed + 1, ... train side by side as one program
     config.parallel = "none"  # how devices share a batch: none (one device), pmap, or jit
     config.fsdp = False  # jit: shard parameters and optimizer state over the devices
     config.batch_norm = "auto"  # moments per "device" (auto under pmap) or "global", over all
@@ -238,7 +240,7 @@ def _check_ranges(config: ConfigDict) -> None:
         _require(value >= 0, f"config.{field}", value, "a number that is at least 0")
     for field, most in _MOST.items():
         _require(fields[field] <= most, f"config.{field}", fields[field], f"at most {most}")
-    most = 2**32 - config.replicas
+    most = 2**32 - config.seeds
     _require(config.seed <= most, "config.seed", config.seed, f"an integer up to {most}")
     for field in ("classes", "boundaries"):
         values = config[field]
@@ -272,13 +274,13 @@ def _check_cadence(config: ConfigDict) -> None:
     every, last = config.log_every, config.steps + config.finetune_steps
     _require(last < 2**31, "config.steps", config.steps, "fewer than 2**31 steps in all")
     for field in ("steps", "eval_every", "checkpoint_every", "finetune_steps"):
-        nearest = max(1, round(config[field] / every)) * every
-        takes = f"a multiple of config.log_every, which is {every}; nearest: {nearest}"
+        near = max(1, round(config[field] / every)) * every
+        takes = f"a multiple of config.log_every, which is {every}; nearest: {near}"
         _require(config[field] % every == 0, f"config.{field}", config[field], takes)
 
 
 def _check_scale(config: ConfigDict) -> None:
-    """Which of replicas, devices, micro-batches and streams go together."""
+    """Which of several seeds, devices, micro-batches and streams go together."""
     parallel = config.parallel
     devices = jax.device_count() if parallel != "none" else 1
     takes = "False where config.parallel is not jit"
@@ -288,14 +290,14 @@ def _check_scale(config: ConfigDict) -> None:
     _require(parallel != "jit" or not device, "config.batch_norm", config.batch_norm, takes)
     alone = parallel == "none" and not config.stream and not config.tensorboard
     takes = "1 where config.parallel, config.stream or config.tensorboard is set"
-    _require(config.replicas == 1 or alone, "config.replicas", config.replicas, takes)
+    _require(config.seeds == 1 or alone, "config.seeds", config.seeds, takes)
     takes = "pmap or jit where several processes run"
     _require(jax.process_count() == 1 or parallel != "none", "config.parallel", parallel, takes)
     for field in ("batch_size", "clean_batch_size"):
         size = config[field]
-        nearest = size // devices * devices  # downwards: the clean set has no more
+        near = size // devices * devices  # downwards: the clean set has no more
         takes = f"a multiple of the {devices} devices; "
-        takes += f"nearest: {nearest}" if nearest else "or take fewer devices"
+        takes += f"nearest: {near}" if near else "or take fewer devices"
         _require(size % devices == 0, f"config.{field}", size, takes)
         count = config.micro_batches
         if size // devices % count:
@@ -316,17 +318,17 @@ def check_name(argument: str, got: str, allowed: Collection[str]) -> None:
         raise ConfigError(f"{argument}: {told} (version 0.3.0).")
     # By the whole name or by its last part, which is all that a locked config tells.
     names = {name.rpartition(".")[2]: name for name in allowed} | {name: name for name in allowed}
-    nearest = difflib.get_close_matches(str(got), names, 1)
-    guess = f"; did you mean {names[nearest[0]]!r}?" if nearest else ""
+    near = difflib.get_close_matches(str(got), names, 1)
+    guess = f"; did you mean {names[near[0]]!r}?" if near else ""
     raise ConfigError(f"{argument}: no such field{guess}")
 
 
 def _check_choice(argument: str, got: Any, allowed: Sequence[str]) -> None:
     if got not in allowed:
-        nearest = difflib.get_close_matches(str(got), allowed, 1, cutoff=0)[0]
         takes = ", ".join(allowed)
         raise ConfigError(
-            f"{argument}: got {_short(repr(got))}; takes {takes}; did you mean {nearest!r}?"
+            f"{argument}: got {_short(repr(got))}; takes {takes}; "
+            f"did you mean {nearest(got, allowed)!r}?"
         )
 
 

@@ -77,7 +77,7 @@ def fit(
     *,
     progress: bool = False,
 ) -> tuple[Model, Fitted]:
-    """Trains ``config.replicas`` networks, of as many seeds, on the same arrays.
+    """Trains ``config.seeds`` networks, of as many seeds, on the same arrays.
 
     The images stay on the host; the rows of each chunk of steps are read as they are drawn.
 
@@ -100,9 +100,9 @@ def fit(
       RunError: the training diverged.
     """
     config = ConfigDict(config)
-    seeds = np.arange(config.seed, config.seed + config.replicas, dtype=np.uint32)
+    seeds = np.arange(config.seed, config.seed + config.seeds, dtype=np.uint32)
     # What the programs do not depend on.
-    config.update(seed=0, replicas=1, clean_size=config.clean_batch_size)
+    config.update(seed=0, seeds=1, clean_size=config.clean_batch_size)
     run_data = _run_data(labels, clean_images, clean_labels, num_classes)
     programs = _programs(FrozenConfigDict(config), images.shape[1:], num_classes)
     state = programs.init(seeds, run_data.confusion, len(labels))

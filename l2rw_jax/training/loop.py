@@ -14,6 +14,7 @@ from jax.experimental import multihost_utils
 from ml_collections import ConfigDict
 
 from l2rw_jax import data
+from l2rw_jax._messages import reason
 from l2rw_jax.training import checkpoint
 from l2rw_jax.training import workdir as files
 from l2rw_jax.training.compile import compiled, figures_of
@@ -39,7 +40,7 @@ def train_and_evaluate(config: ConfigDict, workdir: files.StrPath) -> dict[str, 
         never stopped.
 
     Returns:
-      The result, a dict, as in result.json; of replicas, figures are lists.
+      The result, a dict, as in result.json; of several seeds, figures are lists.
 
     Raises:
       ConfigError: the run is not possible as configured; nothing was written.
@@ -76,9 +77,8 @@ def _one_line(config: ConfigDict) -> Iterator[None]:
     except (MemoryError, jax.errors.JaxRuntimeError) as error:
         if isinstance(error, jax.errors.JaxRuntimeError) and "RESOURCE_EXHAUSTED" not in str(error):
             raise
-        reason = str(error).partition("\n")[0][:200]
         raise OutOfMemory(
-            f"config.model={config.model}: out of memory ({reason}); try more "
+            f"config.model={config.model}: out of memory ({reason(error)[:200]}); try more "
             "config.micro_batches, config.remat, or a smaller config.batch_size."
         ) from error
 
@@ -203,7 +203,7 @@ def _open_log(run: Run, workdir: Path, start: int) -> Iterator[Log]:
 
 
 def _progress(line: dict[str, Any], evaluations: Evaluations) -> dict[str, str]:
-    """The figures behind the progress bar; of replicas, their means."""
+    """The figures behind the progress bar; of several seeds, their means."""
     shown = {"loss": f"{np.mean(line['loss']):.3f}"}
     if evaluations:
         shown["accuracy"] = f"{np.mean(evaluations[max(evaluations)]['test_accuracy']):.3f}"
@@ -215,7 +215,7 @@ def _reason_to_end(
 ) -> Exception | None:
     """The exception to end the run with after this step; None to continue."""
     most = run.config.max_bad_steps
-    row = np.atleast_2d(metrics["bad_in_a_row"]).min(0)  # of replicas, while one is good it goes on
+    row = np.atleast_2d(metrics["bad_in_a_row"]).min(0)  # while one seed is good it goes on
     if (row >= most).any():
         at = int(np.argmax(row >= most))
         first = step - run.cadence.log + 1 + at + 1 - int(row[at])
@@ -240,19 +240,19 @@ def diverged(where: str, most: int, workdir: files.StrPath) -> str:
 def _result(
     run: Run, evaluations: Evaluations, examples: Mapping[str, np.ndarray]
 ) -> dict[str, Any]:
-    """The training's part of result.json; of replicas, a list under each figure."""
+    """The training's part of result.json; of several seeds, a list under each figure."""
     config, last = run.config, max(evaluations)
     accuracy = [evaluations[step]["test_accuracy"] for step in evaluations]
 
     def auroc(value: str) -> Any:
         arrays = [examples[name] for name in (value, "count", "corrupted")]
-        if config.replicas == 1:
+        if config.seeds == 1:
             return noise_auroc(*arrays)
         return [noise_auroc(*one) for one in zip(*arrays, strict=True)]
 
     seeds: dict[str, Any] = {"seed": config.seed}
-    if config.replicas > 1:
-        seeds = {"seeds": list(range(config.seed, config.seed + config.replicas))}
+    if config.seeds > 1:
+        seeds = {"seeds": list(range(config.seed, config.seed + config.seeds))}
     result = {"method": config.method, "dataset": config.dataset} | seeds | evaluations[last]
     result |= {"best_test_accuracy": np.max(accuracy, 0)}
     result |= {"noise_auroc": auroc("mean_weight"), "margin_auroc": auroc("mean_margin")}

@@ -1,7 +1,6 @@
 """Optimizers and schedules of Optax from the text of a config, their arguments checked."""
 
 import ast
-import difflib
 import inspect
 import math
 from collections.abc import Callable, Mapping
@@ -15,6 +14,7 @@ import optax.contrib
 from jax.typing import ArrayLike
 from ml_collections import ConfigDict
 
+from l2rw_jax import _messages
 from l2rw_jax.training.errors import ConfigError
 
 _SCHEDULE_FREE = optax.contrib.ScheduleFreeState
@@ -160,7 +160,7 @@ def _build(field: str, text: str, offered: dict[str, Any]) -> Any:
     parameters = inspect.signature(function).parameters
     for argument, value in given.items():
         if argument not in parameters:
-            near = difflib.get_close_matches(argument, list(parameters), 1, cutoff=0)[0]
+            near = _messages.nearest(argument, parameters)
             raise _refusal(field, text, f"no argument {argument!r}; nearest: {near!r}")
         default = parameters[argument].default
         rate = argument in _RATES and field != "config.schedule"
@@ -194,8 +194,8 @@ def _parse(field: str, text: str) -> tuple[Callable[..., Any], dict[str, Any]]:
     function = getattr(home, name.removeprefix("contrib."), getattr(optax.contrib, name, None))
     if not inspect.isfunction(function):
         known = [n for module in (optax, optax.contrib) for n in dir(module) if n[0].islower()]
-        near = difflib.get_close_matches(name, known, 1, cutoff=0)
-        raise _refusal(field, text, f"Optax has no {name!r}; nearest: {near[0]!r}")
+        near = _messages.nearest(name, known)
+        raise _refusal(field, text, f"Optax has no {name!r}; nearest: {near!r}")
     return function, arguments
 
 

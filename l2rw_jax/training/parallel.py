@@ -8,7 +8,7 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from ml_collections import ConfigDict
 
-from l2rw_jax.training.prepare import REPLICA_AXES
+from l2rw_jax.training.prepare import SEED_AXES
 
 AXIS = "data"
 
@@ -53,7 +53,7 @@ class Engine(NamedTuple):
 
 
 def make_engine(config: ConfigDict, *, num_steps: int) -> Engine:
-    """The engine that a config asks for by ``parallel``, ``fsdp`` and ``replicas``.
+    """The engine that a config asks for by ``parallel``, ``fsdp`` and ``seeds``.
 
     Args:
       config: a validated config.
@@ -68,10 +68,10 @@ def make_engine(config: ConfigDict, *, num_steps: int) -> Engine:
     devices = sorted(jax.devices(), key=lambda device: (device.process_index, device.id))
     if config.parallel == "none":
         devices = devices[:1]
-    return _jit(devices, num_steps, fsdp=config.fsdp, replicas=config.replicas > 1)
+    return _jit(devices, num_steps, fsdp=config.fsdp, several=config.seeds > 1)
 
 
-def _jit(devices: Sequence[Any], num_steps: int, *, fsdp: bool, replicas: bool) -> Engine:
+def _jit(devices: Sequence[Any], num_steps: int, *, fsdp: bool, several: bool) -> Engine:
     """One program over a mesh, sharded by the compiler: the step sees whole arrays."""
     mesh = Mesh(np.array(devices), (AXIS,))
     whole = NamedSharding(mesh, PartitionSpec())
@@ -107,8 +107,8 @@ def _jit(devices: Sequence[Any], num_steps: int, *, fsdp: bool, replicas: bool) 
         return lambda tree: jax.lax.with_sharding_constraint(tree, sharding)
 
     def compile_(chunk: Callable[..., Any], state: Any, *arguments: Any) -> Compiled:
-        if replicas:
-            chunk = jax.vmap(chunk, in_axes=(0, REPLICA_AXES, 0))
+        if several:
+            chunk = jax.vmap(chunk, in_axes=(0, SEED_AXES, 0))
         out = (jax.tree.map(lambda x: x.sharding, state), whole)
         jitted = jax.jit(chunk, donate_argnums=0, out_shardings=out)
         return jitted.lower(state, *arguments).compile()

@@ -49,8 +49,8 @@ class RunData(NamedTuple):
     test_labels: Any
 
 
-# Which arrays replicas have of their own (axis 0), and which they share (None).
-REPLICA_AXES = RunData(
+# Which arrays each seed has of its own (axis 0), and which they share (None).
+SEED_AXES = RunData(
     images=None,
     train=Part(0, 0),
     corrupted=0,
@@ -157,26 +157,26 @@ def _refused(prefix: str) -> Iterator[None]:
         raise ConfigError(f"{prefix}{error}") from error
 
 
-def prepare_replicas(config: ConfigDict) -> tuple[RunData, int]:
-    """The data of ``config.replicas`` seeds as one, what depends on the seed stacked.
+def prepare_seeds(config: ConfigDict) -> tuple[RunData, int]:
+    """The data of ``config.seeds`` seeds as one, what depends on the seed stacked.
 
     Args:
       config: a validated config.
 
     Returns:
-      ``(RunData, num_classes)``; of one replica as ``prepare`` returns it, of more with a leading
-      axis on the leaves that ``REPLICA_AXES`` has a 0 for.
+      ``(RunData, num_classes)``; of one seed as ``prepare`` returns it, of more with a leading
+      axis on the leaves that ``SEED_AXES`` has a 0 for.
 
     Raises:
       ConfigError: as ``prepare`` does.
     """
-    if config.replicas == 1:
+    if config.seeds == 1:
         return prepare(config)
-    seeds = range(config.seed, config.seed + config.replicas)
+    seeds = range(config.seed, config.seed + config.seeds)
     prepared = [prepare(with_seed(config, seed)) for seed in seeds]
     run_data = jax.tree.map(
         lambda axis, *leaves: leaves[0] if axis is None else np.stack(leaves),
-        REPLICA_AXES,
+        SEED_AXES,
         *(run_data for run_data, _ in prepared),
         is_leaf=lambda axis: axis is None,
     )

@@ -27,7 +27,7 @@ from l2rw_jax.training.optimizers import (
     with_weighting,
 )
 from l2rw_jax.training.parallel import AXIS, Engine, make_engine
-from l2rw_jax.training.prepare import RunData, prepare_replicas
+from l2rw_jax.training.prepare import RunData, prepare_seeds
 from l2rw_jax.training.state import TrainState, create_state, method_params, seed_keys
 from l2rw_jax.training.step import Step, make_chunk, make_predict, make_step
 from l2rw_jax.weightings import l2rw
@@ -64,7 +64,7 @@ class Run(NamedTuple):
       predict: the classes of images, to be compiled.
       init: the state at step 0 of a seed, the confusion and the number of training examples.
       create: that of this run.
-      key: of the steps; of replicas, one each.
+      key: of the steps; of several seeds, one each.
     """
 
     config: ConfigDict
@@ -89,7 +89,7 @@ def resolve(config: ConfigDict, prepared: tuple[RunData, int] | None = None) -> 
 
     Args:
       config: some or all fields of ``default_config``.
-      prepared: the data and the number of classes, as ``prepare_replicas`` returns them; None: as
+      prepared: the data and the number of classes, as ``prepare_seeds`` returns them; None: as
         the config says.
 
     Raises:
@@ -102,7 +102,7 @@ def resolve(config: ConfigDict, prepared: tuple[RunData, int] | None = None) -> 
         except ImportError as error:
             raise ConfigError(f"config.tensorboard=True: {error}") from None
     try:
-        run_data, num_classes = prepared or prepare_replicas(config)
+        run_data, num_classes = prepared or prepare_seeds(config)
     except MemoryError as error:
         raise ConfigError(f"config.dataset={config.dataset}: no memory for it: {error}") from None
     model = _make_model(config, run_data, num_classes)
@@ -247,12 +247,12 @@ def _make_init(
 def _initial_state(
     config: ConfigDict, init: Callable[..., TrainState], run_data: RunData
 ) -> tuple[Callable[[], TrainState], jax.Array]:
-    """A function for the state at step 0, and the key of the steps; of replicas, of each."""
+    """A function for the state at step 0, and the key of the steps; of several seeds, of each."""
     num_train = run_data.train.index.shape[-1]
-    if config.replicas == 1:
+    if config.seeds == 1:
         _, key = seed_keys(config.seed)
         return lambda: init(config.seed, run_data.confusion, num_train), key
-    seeds = np.arange(config.seed, config.seed + config.replicas, dtype=np.uint32)
+    seeds = np.arange(config.seed, config.seed + config.seeds, dtype=np.uint32)
     _, keys = jax.vmap(seed_keys)(seeds)
     create = functools.partial(init, num_train=num_train)
     return lambda: jax.vmap(create)(seeds, run_data.confusion), keys

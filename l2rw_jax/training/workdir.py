@@ -22,6 +22,7 @@ from absl import logging
 from ml_collections import ConfigDict
 from numpy.typing import ArrayLike
 
+from l2rw_jax import _messages
 from l2rw_jax._files import StrPath, write_whole
 from l2rw_jax.training.config import flatten
 from l2rw_jax.training.errors import ConfigError, Ended, RunError
@@ -31,7 +32,7 @@ WEIGHTS, CHECKPOINTS, TENSORBOARD = "weights.npz", "checkpoints", "tensorboard"
 LOCK = ".lock"
 
 _WEIGHTS = ("mean_weight", "mean_margin", "count", "corrupted")
-_RESULT = {"method": str, "test_accuracy": float | list}  # of replicas, lists
+_RESULT = {"method": str, "test_accuracy": float | list}  # of several seeds, lists
 
 
 def as_folder(workdir: StrPath) -> Path:
@@ -241,9 +242,9 @@ def read_weights(workdir: StrPath) -> dict[str, np.ndarray]:
             raise ValueError("its arrays are of unlike lengths")
         return weights
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error) as error:
-        reason = str(error).partition("\n")[0]
         raise RunError(
-            f"{path} cannot be read: {reason}; remove {workdir} to train that run again."
+            f"{path} cannot be read: {_messages.reason(error)}; remove {workdir} to train that run "
+            "again."
         ) from None
 
 

@@ -69,7 +69,7 @@ def test_confident_classes_by_hand():
 
 def test_the_intervals_cover_the_true_share():
     covered = []
-    for seed in range(12):
+    for seed in range(6):
         quality, wrong, _ = qualities(1000, noise=0.15, seed=seed)
         verified = np.zeros(1000, bool)
         verified[np.random.default_rng(seed).choice(1000, 120, replace=False)] = True

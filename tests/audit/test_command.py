@@ -221,6 +221,7 @@ def test_tfds_sets_and_labels_that_override_theirs(tmp_path, audit):
     assert worst["is_label_issue"].mean() > 0.5
 
 
+@pytest.mark.slow
 @pytest.mark.skipif("L2RW_DATA_DIR" not in os.environ, reason="needs L2RW_DATA_DIR")
 def test_ids_and_names_of_a_tfds_set(audit):
     from l2rw_jax.audit.pictures import read_tfds

@@ -153,6 +153,7 @@ def test_nothing_is_suggested_where_the_given_label_is_likelier():
     np.testing.assert_array_equal(audit.table["predicted_label"][~issue], best[~issue])
 
 
+@pytest.mark.slow
 def test_rare_and_many_classes_are_learnt_by_another_loss(real):
     rng = np.random.default_rng(0)
     rare = (rng.random(1000) < 0.06).astype(int)

@@ -12,7 +12,7 @@ def stand_in():
     """None here."""
 
 
-@pytest.mark.parametrize("verified", [0, 150])
+@pytest.mark.parametrize("verified", [pytest.param(0, marks=pytest.mark.slow), 150])
 def test_it_finds_wrong_labels(verified):
     X, true, given = blobs(1000, noise=0.2)
     mask = np.arange(1000) < verified

@@ -100,6 +100,7 @@ def test_trusted_rows_without_a_class_are_named_and_the_class_is_still_predicted
     assert (classifier.predict(X) == true).mean() > 0.9
 
 
+@pytest.mark.slow
 def test_data_frames_are_taken_wherever_arrays_are():
     X, true, given = blobs(120)
     frame = pd.DataFrame(X, columns=[f"f{i}" for i in range(X.shape[1])])

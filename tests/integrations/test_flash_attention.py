@@ -100,7 +100,13 @@ def test_forward_mode_says_what_to_use(losses):
     assert "\n" not in message
 
 
-@each_network
+@pytest.mark.parametrize(
+    "losses",
+    [
+        pytest.param(OPAQUE["flash attention"], id="flash attention", marks=pytest.mark.slow),
+        pytest.param(OPAQUE["custom_vjp activation"], id="custom_vjp activation"),
+    ],
+)
 def test_finite_differences_give_the_weights(losses, ordinary):
     weights, grads = reweighted(losses, mode="finite_difference")
     want, want_grads = ordinary["all"]

@@ -230,6 +230,7 @@ def adapted(base, adapters):
     return base | {"blocks": blocks}
 
 
+@pytest.mark.slow
 def test_lora_trains_the_adapters_as_if_they_were_the_only_parameters():
     base = init()
     adapters = init_adapters(base)

@@ -81,7 +81,7 @@ def test_forward_over_reverse_equals_finite_differences():
             np.testing.assert_allclose(got, (up - down) / (2 * step), rtol=1e-3, atol=1e-5)
 
 
-def test_scan_carry_and_replicas():
+def test_scan_carry_and_several_seeds():
     model = create_model("resnet-8", num_classes=3, image_shape=SHAPE)
     replicate = lambda x: jnp.stack([x, 1.5 * x])  # noqa: E731
     params, model_states = jax.tree.map(replicate, model.init(KEY))

@@ -86,7 +86,7 @@ def test_remat_and_the_loop_over_layers_change_nothing(monkeypatch):
 
 
 @pytest.mark.slow
-def test_replicas_are_networks_of_their_own(monkeypatch):
+def test_seeds_are_networks_of_their_own(monkeypatch):
     want, params = two_layers()
     stacked = jax.tree.map(lambda x: jnp.stack([x, 1.5 * x]), params)
     want = want(jax.tree.map(lambda x: x[1], stacked))

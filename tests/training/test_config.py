@@ -16,7 +16,7 @@ BAD = [
     ("steps", True, r"config.steps: got True; takes an integer"),
     ("method", None, r"config.method: got None; takes a text"),
     ("noise.background", -1, r"config.noise.background: got -1; takes a number that is at least 0"),
-    ("replicas", 1_000_000, r"config.replicas: got 1000000; takes at most 1000"),
+    ("seeds", 1_000_000, r"config.seeds: got 1000000; takes at most 1000"),
     ("micro_batches", 3, r"config.micro_batches: got 3; takes a divisor of .*; nearest: 2"),
     ("l2rw.mode", "backward", r"config.l2rw.mode: got 'backward'; takes forward, reverse"),
     ("fsdp", True, r"config.fsdp: got True; takes False where config.parallel is not jit"),
@@ -59,6 +59,15 @@ def test_an_unknown_field_is_refused_with_the_nearest(field, nearest):
         config.update_from_flattened_dict({field: 1})
     with pytest.raises(ConfigError, match=rf"config.{field}: no such field.*{nearest}"):
         validate(config)
+
+
+def test_a_field_that_moved_says_where():
+    for field, told in {
+        "replicas": "moved; it is config.seeds",
+        "mode": "config.l2rw.mode",
+    }.items():
+        with pytest.raises(ConfigError, match=rf"config.{field}: .*{told}"):
+            validate(ml_collections.ConfigDict({field: 2}))
 
 
 def test_a_value_of_another_type_is_refused():

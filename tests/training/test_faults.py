@@ -172,12 +172,12 @@ def _count(path):
 @pytest.mark.parametrize(
     "fields",
     [
-        {"replicas": 2},
+        {"seeds": 2},
         {"stream": True},
         {"parallel": "pmap", "batch_size": 80, "clean_batch_size": 80},
         {"parallel": "jit", "fsdp": True, "batch_size": 80, "clean_batch_size": 80},
     ],
-    ids=["replicas", "stream", "pmap", "fsdp"],
+    ids=["seeds", "stream", "pmap", "fsdp"],
 )
 def test_killed_runs_of_every_kind_go_on_bit_for_bit(tmp_path, cache, whole, fields):
     for lines in (3, 9, 15):
@@ -197,10 +197,10 @@ def test_killed_runs_of_every_kind_go_on_bit_for_bit(tmp_path, cache, whole, fie
     ("number", "fields"),
     [
         pytest.param(signal.SIGTERM, {}, marks=pytest.mark.slow),
-        pytest.param(signal.SIGINT, {"replicas": 2}, marks=pytest.mark.slow),
+        pytest.param(signal.SIGINT, {"seeds": 2}, marks=pytest.mark.slow),
         pytest.param(signal.SIGTERM, {"stream": True}, marks=pytest.mark.slow),
     ],
-    ids=["SIGTERM", "SIGINT with replicas", "SIGTERM with a stream"],
+    ids=["SIGTERM", "SIGINT with seeds", "SIGTERM with a stream"],
 )
 def test_a_signal_stops_a_run_that_then_goes_on(tmp_path, cache, whole, number, fields):
     program = _start(tmp_path, cache, **fields)

@@ -39,9 +39,14 @@ def assert_close(a, b):
     "fields",
     [
         {"method": "l2rw", "l2rw.lookahead": "sgd(momentum=0.9)"},
-        {"method": "evidence"},
-        {"method": "s_model", "ema": 0.5},
-        {"method": "baseline", "balanced": True},
+        *(
+            pytest.param(fields, marks=pytest.mark.slow)
+            for fields in (
+                {"method": "evidence"},
+                {"method": "s_model", "ema": 0.5},
+                {"method": "baseline", "balanced": True},
+            )
+        ),
     ],
     ids=lambda fields: fields["method"],
 )
@@ -84,7 +89,7 @@ def test_one_network_is_the_loop_of_its_steps(fields):
 
 
 def test_networks_side_by_side_are_those_of_their_seeds():
-    _, together = fit(config_of(replicas=2), *DATA)
+    _, together = fit(config_of(seeds=2), *DATA)
     singles = [fit(config_of(seed=seed), *DATA)[1] for seed in (3, 4)]
     for i, single in enumerate(singles):
         own = jax.tree.map(lambda p, i=i: p[i : i + 1], together.params)
@@ -121,9 +126,9 @@ class Recorded:
 
 def test_rows_are_read_as_they_are_drawn():
     recorded = Recorded(IMAGES)
-    _, fitted = fit(config_of(replicas=2), recorded, *DATA[1:])
+    _, fitted = fit(config_of(seeds=2), recorded, *DATA[1:])
     assert recorded.asked == [(2, 5, 16)] * 2  # networks, steps of a chunk, batch
-    assert_close(fitted.params, fit(config_of(replicas=2), *DATA)[1].params)
+    assert_close(fitted.params, fit(config_of(seeds=2), *DATA)[1].params)
 
 
 def test_a_memory_map_trains_as_an_array_does(tmp_path):
@@ -148,7 +153,7 @@ def test_balanced_batches_draw_every_class_alike():
 def test_the_next_training_on_such_data_compiles_nothing():
     fit(config_of(), *DATA)
     before = fit_module._programs.cache_info()
-    fit(config_of(seed=9, replicas=2), IMAGES[:100], LABELS[:100], *DATA[2:])
+    fit(config_of(seed=9, seeds=2), IMAGES[:100], LABELS[:100], *DATA[2:])
     after = fit_module._programs.cache_info()
     assert (after.hits, after.misses) == (before.hits + 1, before.misses)
 
@@ -166,7 +171,7 @@ def test_a_field_that_cannot_be_is_named():
 @pytest.mark.parametrize("n", [1, 3, 40, 300])
 def test_probabilities_are_the_mean_of_the_networks(n, monkeypatch):
     monkeypatch.setattr(fit_module, "_ROWS", 64)
-    model, fitted = fit(config_of(replicas=2), *DATA)
+    model, fitted = fit(config_of(seeds=2), *DATA)
     images = IMAGES[:n]
     got = probabilities(model, fitted.params, fitted.model_state, images, low=-1.0)
     scaled = images / 255 * 2 - 1

@@ -48,7 +48,7 @@ def _setup(**fields):
 KEY = jax.random.key(7)
 
 
-@pytest.mark.parametrize("method", ["baseline", "l2rw"])
+@pytest.mark.parametrize("method", [pytest.param("baseline", marks=pytest.mark.slow), "l2rw"])
 def test_a_chunk_is_its_steps_one_by_one(method):
     config, model, optimizer, state, run_data = _setup(method=method)
     step = make_step(config, model, optimizer)

@@ -186,7 +186,8 @@ OF_BOTH = {
 
 
 def test_a_mistake_is_one_line_and_leaves_nothing(tmp_path):
-    forked.check_refusals(MISTAKES, tmp_path, ["experiments.benchmark.implementations"])
+    imported = ["experiments.benchmark.implementations", "sklearn.datasets"]
+    forked.check_refusals(MISTAKES, tmp_path, imported)
 
 
 @pytest.mark.slow

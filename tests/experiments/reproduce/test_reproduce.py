@@ -200,7 +200,7 @@ def test_errors_are_what_accuracy_lacks_and_seconds_a_seed_s_share(tmp_path):
             {"step": 4000, "test_accuracy": 0.1, "test_balanced_accuracy": first},
             {"step": 8000, "test_accuracy": 0.1, "test_balanced_accuracy": last},
         ]
-        _pretend(tmp_path, folder, config, lines, replicas=2)
+        _pretend(tmp_path, folder, config, lines, side_by_side=2)
     (entry,) = report.summarize(plan, tmp_path, report.finished(plan, tmp_path))
     np.testing.assert_allclose(entry["last"]["values"], [20, 40])
     np.testing.assert_allclose(entry["best"]["values"], [10, 1])

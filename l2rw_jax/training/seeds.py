@@ -24,13 +24,13 @@ def train_seeds(
 ) -> list[dict[str, Any] | RunError]:
     """Trains seeds ``config.seed``, ``config.seed + 1``, ..., one a folder.
 
-    Those that are not done yet train as one program (``config.replicas``), in the folder
+    Those that are not done yet train as one program (``config.seeds``), in the folder
     ``seedsFIRST-LAST`` beside theirs; if that does not fit into the device's memory, in two, and so
     on. With convolutions on a CPU they train one after the other: batched kernels make these slow
     there.
 
     Args:
-      config: a config of one replica; its seed is the first.
+      config: a config of one seed, which is the first.
       folders: one for each seed.
       together: whether to train them as one program; by default where that is quicker.
 
@@ -40,8 +40,8 @@ def train_seeds(
     Raises:
       ConfigError, Stopped: as ``train_and_evaluate`` does.
     """
-    if config.replicas != 1:
-        raise ConfigError(f"config.replicas: got {config.replicas}; takes 1 where seeds are given.")
+    if config.seeds != 1:
+        raise ConfigError(f"config.seeds: got {config.seeds}; takes 1 where seeds are given.")
     configs = {config.seed + i: with_seed(config, config.seed + i) for i in range(len(folders))}
     folder_of = dict(zip(configs, map(Path, folders), strict=True))
     if together is None:
@@ -54,7 +54,7 @@ def train_seeds(
                 first, last = map(int, match.groups())
                 _split(with_seed(config, first), last - first + 1, path, folder_of)
         todo = [seed for seed, each in configs.items() if not _ended(folder_of[seed], each)]
-        # Replicas are consecutive seeds.
+        # One program's seeds are consecutive.
         for _, group in itertools.groupby(enumerate(todo), lambda item: item[1] - item[0]):
             _train_together(config, [seed for _, seed in group], folder_of)
     results: list[dict[str, Any] | RunError] = []
@@ -75,20 +75,20 @@ def _ended(folder: Path, config: ConfigDict) -> bool:
 
 
 def _train_together(config: ConfigDict, seeds: list[int], folder_of: Mapping[int, Path]) -> None:
-    """Trains consecutive seeds as replicas, if they fit, and leaves each one's files."""
+    """Trains consecutive seeds as one program, if they fit, and leaves each one's files."""
     if len(seeds) == 1:
         return
     joint = folder_of[seeds[0]].parent / f"seeds{seeds[0]}-{seeds[-1]}"
     first = with_seed(config, seeds[0])
     try:
-        train_and_evaluate(_replicated(first, len(seeds)), joint)
+        train_and_evaluate(_with_seeds(first, len(seeds)), joint)
         fits = True
     except RunError as error:
         if not isinstance(error, OutOfMemory) or any(joint.glob("checkpoints/[0-9]*")):
             # One seed's failure must not stop the others.
             logging.warning("%s: its seeds are trained one by one: %s", joint, error)
             return
-        logging.warning("%d replicas do not fit into memory: halving", len(seeds))
+        logging.warning("%d seeds do not fit into memory: halving", len(seeds))
         fits = False
     if fits:
         _split(first, len(seeds), joint, folder_of)
@@ -99,15 +99,15 @@ def _train_together(config: ConfigDict, seeds: list[int], folder_of: Mapping[int
     _train_together(config, seeds[len(seeds) // 2 :], folder_of)
 
 
-def _replicated(config: ConfigDict, count: int) -> ConfigDict:
+def _with_seeds(config: ConfigDict, count: int) -> ConfigDict:
     config = copy.deepcopy(config)
-    config.replicas = count
+    config.seeds = count
     return config
 
 
 def _split(first: ConfigDict, count: int, joint: Path, folder_of: Mapping[int, Path]) -> None:
-    """Writes each replica's files, as a run of its seed alone would; the result last."""
-    config = validate(_replicated(first, count))
+    """Writes each seed's files, as a run of it alone would; the result last."""
+    config = validate(_with_seeds(first, count))
     result = cast(dict[str, Any], files.check_workdir(joint, config))
     lines = files.read_metrics(joint)
     weights = files.read_weights(joint)
@@ -127,11 +127,11 @@ def _split(first: ConfigDict, count: int, joint: Path, folder_of: Mapping[int, P
             files.write_json(folder / files.ENDED, {"step": bad["step"], "reason": reason})
             continue
         files.write_weights(folder, {name: each[i] for name, each in weights.items()})
-        seed = {"seed": config.seed, "replicas": count}
+        seed = {"seed": config.seed, "side_by_side": count}
         figures = {name: value for name, value in result.items() if name != "seeds"}
         files.write_json(folder / files.RESULT, seed | _own(figures, i))
 
 
 def _own(record: Mapping[str, Any], index: int) -> dict[str, Any]:
-    """One replica's part of a record: its entry of every list."""
+    """One seed's part of a record: its entry of every list."""
     return {name: x[index] if isinstance(x, list) else x for name, x in record.items()}

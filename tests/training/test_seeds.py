@@ -6,9 +6,9 @@ import shutil
 import numpy as np
 import pytest
 
-from l2rw_jax.training import ConfigError, RunError, default_config, replicas
+from l2rw_jax.training import ConfigError, RunError, default_config, seeds
 from l2rw_jax.training.errors import OutOfMemory
-from l2rw_jax.training.replicas import train_seeds
+from l2rw_jax.training.seeds import train_seeds
 from l2rw_jax.training.workdir import read_metrics
 
 
@@ -24,7 +24,7 @@ def _config(**fields):
     "method",
     ["l2rw", *(pytest.param(m, marks=pytest.mark.slow) for m in ("s_model_conf", "mwnet"))],
 )
-def test_replicas_leave_each_seed_s_files(method, tmp_path):
+def test_seeds_side_by_side_leave_each_seed_s_files(method, tmp_path):
     config = _config(method=method, val_size=50, finetune_steps=5)
     folders = {kind: [tmp_path / kind / f"seed{i}" for i in (3, 4)] for kind in ("one", "two")}
     alone = train_seeds(config, folders["one"], together=False)
@@ -32,7 +32,7 @@ def test_replicas_leave_each_seed_s_files(method, tmp_path):
     assert (tmp_path / "two/seeds3-4").exists() and not (tmp_path / "one/seeds3-4").exists()
     for i in range(2):
         assert together[i]["seed"] == alone[i]["seed"] == 3 + i
-        assert together[i].pop("replicas") == 2
+        assert together[i].pop("side_by_side") == 2
         assert together[i].keys() == alone[i].keys()
         for name in ("test_accuracy", "val_accuracy", "test_accuracy_before_finetune"):
             np.testing.assert_allclose(together[i][name], alone[i][name], atol=0.02)
@@ -53,16 +53,16 @@ def test_what_is_done_is_not_trained_again_and_what_does_not_fit_is_halved(tmp_p
     config = _config(seed=0)
     folders = [tmp_path / f"seed{i}" for i in range(5)]
     calls = []
-    train = replicas.train_and_evaluate
+    train = seeds.train_and_evaluate
 
     def with_room_for_two(config, workdir):
-        calls.append((config.seed, config.replicas))
-        if config.replicas > 2:
+        calls.append((config.seed, config.seeds))
+        if config.seeds > 2:
             workdir.mkdir()
             raise OutOfMemory("RESOURCE_EXHAUSTED: out of memory")
         return train(config, workdir)
 
-    monkeypatch.setattr(replicas, "train_and_evaluate", with_room_for_two)
+    monkeypatch.setattr(seeds, "train_and_evaluate", with_room_for_two)
     train_seeds(config, folders[:1], together=True)
     assert calls == [(0, 1)]
     train_seeds(config, folders, together=True)
@@ -81,27 +81,27 @@ def test_what_is_done_is_not_trained_again_and_what_does_not_fit_is_halved(tmp_p
 
 
 def test_seeds_that_cannot_go_on_together_train_one_by_one(tmp_path, monkeypatch):
-    train = replicas.train_and_evaluate
+    train = seeds.train_and_evaluate
 
     def alone_only(config, workdir):
-        if config.replicas > 1:
+        if config.seeds > 1:
             raise RunError("step 7")
         return train(config, workdir)
 
-    monkeypatch.setattr(replicas, "train_and_evaluate", alone_only)
+    monkeypatch.setattr(seeds, "train_and_evaluate", alone_only)
     results = train_seeds(_config(), [tmp_path / "seed3", tmp_path / "seed4"], together=True)
     assert [result["seed"] for result in results] == [3, 4]
 
 
 def test_a_seed_that_cannot_go_on_leaves_the_others(tmp_path, monkeypatch):
-    train = replicas.train_and_evaluate
+    train = seeds.train_and_evaluate
 
     def all_but_four(config, workdir):
         if config.seed == 4:
             raise RunError("step 7")
         return train(config, workdir)
 
-    monkeypatch.setattr(replicas, "train_and_evaluate", all_but_four)
+    monkeypatch.setattr(seeds, "train_and_evaluate", all_but_four)
     folders = [tmp_path / f"seed{i}" for i in (3, 4, 5)]
     three, four, five = train_seeds(_config(), folders, together=False)
     assert (three["seed"], five["seed"]) == (3, 5)
@@ -109,6 +109,6 @@ def test_a_seed_that_cannot_go_on_leaves_the_others(tmp_path, monkeypatch):
     assert [(folder / "result.json").exists() for folder in folders] == [True, False, True]
 
 
-def test_replicas_of_seeds_are_refused(tmp_path):
-    with pytest.raises(ConfigError, match=r"config.replicas: got 2; takes 1 where seeds"):
-        train_seeds(_config(replicas=2), [tmp_path / "seed3"])
+def test_several_seeds_of_several_are_refused(tmp_path):
+    with pytest.raises(ConfigError, match=r"config.seeds: got 2; takes 1 where seeds"):
+        train_seeds(_config(seeds=2), [tmp_path / "seed3"])
