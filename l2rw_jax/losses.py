@@ -1,5 +1,6 @@
 """Per-example losses ``[b]`` of logits ``[b, k]`` and integer labels ``[b]``, S-Model's layer."""
 
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -34,6 +35,40 @@ def cross_entropy(logits: jax.Array, labels: ArrayLike) -> jax.Array:
     """
     _check_labels(logits, labels)
     return optax.softmax_cross_entropy_with_integer_labels(logits, labels)
+
+
+def expected(
+    loss: Callable[[jax.Array, jax.Array], jax.Array], logits: jax.Array, targets: ArrayLike
+) -> jax.Array:
+    r"""The mean of a loss over each example's probable labels.
+
+    .. math:: \ell_i = \textstyle\sum_k q_{ik} \, \ell(z_i, k)
+
+    Args:
+      loss: ``(logits, labels) -> [b]``, such as ``cross_entropy``.
+      logits: ``[b, k]`` floating, k at least 2, :math:`z_i`.
+      targets: ``[b, k]`` floating, the labels' probabilities :math:`q_i`.
+
+    Returns:
+      ``[b]`` losses, in the logits' dtype.
+
+    Raises:
+      ValueError: logits or targets have another shape or dtype.
+
+    >>> import jax.numpy as jnp
+    >>> print(expected(cross_entropy, jnp.zeros((1, 4)), jnp.array([[0.5, 0.5, 0.0, 0.0]])))
+    [1.3862944]
+    """
+    k = _check_logits(logits)
+    if not _is_array(targets, 2, jnp.floating) or targets.shape != logits.shape:
+        raise ValueError(
+            f"targets: got {_describe(targets)}; takes a floating array of shape {logits.shape}."
+        )
+    if loss is cross_entropy:  # without k passes
+        return optax.softmax_cross_entropy(logits, targets)
+    labels = jnp.arange(k)[:, None] * jnp.ones(len(logits), int)[None]
+    each = jax.vmap(lambda labels: loss(logits, labels), out_axes=1)(labels)
+    return jnp.sum(jnp.where(targets > 0, targets * each, 0), 1)
 
 
 def margin(logits: jax.Array, labels: ArrayLike) -> jax.Array:

@@ -12,6 +12,7 @@ from scipy import special
 
 from l2rw_jax.losses import (
     cross_entropy,
+    expected,
     generalized_cross_entropy,
     margin,
     reed,
@@ -249,3 +250,16 @@ def test_a_transition_is_of_the_logits_classes():
     )
     with pytest.raises(ValueError, match=message):
         s_model_logits(K4, jnp.eye(3))
+
+
+def test_the_expected_loss_is_the_mean_over_the_labels():
+    logits = jax.random.normal(jax.random.key(0), (5, 3))
+    targets = jax.nn.softmax(jax.random.normal(jax.random.key(1), (5, 3)))
+    targets = targets.at[0].set(jnp.array([0.0, 1.0, 0.0]))
+    gce = functools.partial(generalized_cross_entropy, q=0.7)
+    for loss in (cross_entropy, gce):
+        each = jnp.stack([loss(logits, jnp.full(5, k)) for k in range(3)], 1)
+        got = expected(loss, logits, targets)
+        np.testing.assert_allclose(got, (targets * each).sum(1), rtol=1e-5)
+    with pytest.raises(ValueError, match="targets"):
+        expected(cross_entropy, logits, targets[:, :2])

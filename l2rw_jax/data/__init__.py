@@ -11,8 +11,10 @@ _extras.require("train", "PIL", "absl", "grain", "sklearn", "tensorflow_datasets
 from l2rw_jax.data._records import ReadError
 from l2rw_jax.data.augment import (
     augment,
+    draw_bounds,
     sample,
     sample_balanced,
+    sample_by_share,
     sample_without_replacement,
     to_float,
 )
@@ -32,11 +34,13 @@ __all__ = [
     "Split",
     "augment",
     "background_flip",
+    "draw_bounds",
     "load",
     "long_tail_subset",
     "majority_subset",
     "sample",
     "sample_balanced",
+    "sample_by_share",
     "sample_without_replacement",
     "split",
     "stream",

@@ -150,6 +150,50 @@ def sample_balanced(key: jax.Array, labels: jax.Array, counts: jax.Array, size: 
     return rows.astype(jnp.int32)
 
 
+def draw_bounds(shares: np.ndarray) -> np.ndarray:
+    """Where each example's part of the integers 0..2**32-1 ends, for ``sample_by_share``.
+
+    Args:
+        shares: [..., n] how often to draw each, at least 0, in any unit; one at least above 0.
+
+    Returns:
+        [..., n] uint32. A share below 2**-32 of all may be drawn never.
+
+    >>> draw_bounds(np.array([1.0, 0.0, 3.0])).tolist()
+    [1073741824, 1073741824, 4294967295]
+    """
+    ends = np.cumsum(shares, axis=-1, dtype=np.float64)
+    ends /= ends[..., -1:]
+    return np.minimum(np.round(ends * 2.0**32), 2**32 - 1).astype(np.uint32)
+
+
+def sample_by_share(key: jax.Array, bounds: jax.Array, size: int) -> jax.Array:
+    """Draws indices with replacement, each as often as its share says.
+
+    Args:
+        key: [] random key, as jax.random.key makes it (or [2] uint32, as jax.random.PRNGKey).
+        bounds: [n] uint32, as ``draw_bounds`` has them.
+        size: number of draws, at least 0.
+
+    Returns:
+        [size] int32.
+
+    Raises:
+        ValueError: key is not a random key, or bounds or size not such integers.
+
+    >>> bounds = draw_bounds(np.array([1.0, 0.0, 3.0]))
+    >>> rows = sample_by_share(jax.random.key(0), bounds, 1000)
+    >>> [200 < int((rows == 0).sum()) < 300, int((rows == 1).sum())]
+    [True, 0]
+    """
+    check_key(key)
+    check_array("bounds", bounds, "integers", "[n]")
+    _, size = _check_sizes(len(bounds), size)
+    # The last bound stands for 2**32, which uint32 has not.
+    drawn = jnp.minimum(jax.random.bits(key, (size,), jnp.uint32), jnp.uint32(2**32 - 2))
+    return jnp.searchsorted(jnp.asarray(bounds), drawn, side="right").astype(jnp.int32)
+
+
 def sample_without_replacement(key: jax.Array, n: int, size: int) -> jax.Array:
     """Draws distinct indices from range(n) uniformly, in random order.
 

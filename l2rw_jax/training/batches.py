@@ -47,6 +47,8 @@ def step_keys(key: jax.Array, step: ArrayLike) -> jax.Array:
 
 def draw(batches: Batches, run_data: RunData, key: jax.Array) -> jax.Array:
     """Rows of ``run_data.train`` for one whole batch, ``[b]``."""
+    if run_data.train.bounds is not None:
+        return data.sample_by_share(key, run_data.train.bounds, batches.batch_size)
     if batches.balanced:
         counts = run_data.confusion.sum(0)
         return data.sample_balanced(key, run_data.train.label, counts, batches.batch_size)
@@ -80,7 +82,7 @@ def take(
       images: the (device's share of the) images, where they are not to be taken from ``run_data``.
 
     Returns:
-      ``image``, ``label`` and ``rng``.
+      ``image``, ``label`` and ``rng``; ``target`` ``[b, K]``, too, where labels are probabilities.
     """
     augment_key, dropout_key = jax.random.split(key)
     # One key per image, so an image is augmented alike on any device.
@@ -93,11 +95,15 @@ def take(
     )(keys, images)
     if axis_name is not None:
         dropout_key = jax.random.fold_in(dropout_key, jax.lax.axis_index(axis_name))
-    return {
+    labels = part.label[rows]
+    batch = {
         "image": data.to_float(augmented, low=batches.low, high=batches.high),
-        "label": part.label[rows],
+        "label": labels,
         "rng": dropout_key,  # its own: a shared mask would tie the batch to the clean batch
     }
+    if labels.ndim == 2:
+        batch |= {"label": jnp.argmax(labels, -1), "target": labels}
+    return batch
 
 
 def own_part(whole: jax.Array, axis_name: str | None) -> jax.Array:

@@ -20,6 +20,17 @@ from l2rw_jax.training.resolve import resolve
 from l2rw_jax.training.state import TrainState, mean_over_draws, network, seed_keys
 
 _ROWS = 4096  # of one prediction
+# What networks have of their own (axis 0): how often they draw each example.
+_SHARED = RunData(
+    images=None,
+    train=Part(None, None, 0),
+    corrupted=None,
+    confusion=None,
+    clean=None,
+    val=None,
+    test_images=None,
+    test_labels=None,
+)
 _OUTPUTS = 2**24  # of all networks for these rows, at most
 
 
@@ -75,6 +86,7 @@ def fit(
     clean_labels: np.ndarray,
     num_classes: int,
     *,
+    shares: np.ndarray | None = None,
     progress: bool = False,
 ) -> tuple[Model, Fitted]:
     """Trains ``config.seeds`` networks, of as many seeds, on the same arrays.
@@ -86,10 +98,12 @@ def fit(
         read.
       images: ``[n, h, w, c]`` uint8 or floating, an array or whatever else gives rows when it is
         indexed with integers.
-      labels: ``[n]`` integer classes.
+      labels: ``[n]`` integer classes, or ``[n, K]`` their probabilities.
       clean_images: ``[m, h, w, c]`` of the trusted examples.
       clean_labels: ``[m]`` integer classes.
       num_classes: number of classes.
+      shares: ``[networks, n]`` how often each network draws each example, at least 0, in any unit;
+        None for equally often.
       progress: whether to show a progress bar.
 
     Returns:
@@ -103,7 +117,7 @@ def fit(
     seeds = np.arange(config.seed, config.seed + config.seeds, dtype=np.uint32)
     # What the programs do not depend on.
     config.update(seed=0, seeds=1, clean_size=config.clean_batch_size)
-    run_data = _run_data(labels, clean_images, clean_labels, num_classes)
+    run_data = _run_data(labels, clean_images, clean_labels, num_classes, shares)
     programs = _programs(FrozenConfigDict(config), images.shape[1:], num_classes)
     state = programs.init(seeds, run_data.confusion, len(labels))
     _, keys = jax.vmap(seed_keys)(seeds)
@@ -203,7 +217,7 @@ def _programs(config: FrozenConfigDict, shape: tuple[int, int, int], num_classes
     """The programs of a config with one seed, for any number of networks and examples."""
     m = config.clean_batch_size
     none = np.zeros(m, np.int32)
-    some = _run_data(none, np.zeros((m, *shape), np.float32), none, num_classes)
+    some = _run_data(none, np.zeros((m, *shape), np.float32), none, num_classes, None)
     run = resolve(ConfigDict(config), (some, num_classes))
     rows = make_rows(run.batches, run.num_steps)
 
@@ -215,20 +229,30 @@ def _programs(config: FrozenConfigDict, shape: tuple[int, int, int], num_classes
         run.model,
         run.num_steps,
         init,
-        jax.jit(jax.vmap(rows, in_axes=(None, 0, None))),
-        jax.jit(jax.vmap(run.chunk, in_axes=(0, None, 0, 0)), donate_argnums=0),
+        jax.jit(jax.vmap(rows, in_axes=(_SHARED, 0, None))),
+        jax.jit(jax.vmap(run.chunk, in_axes=(0, _SHARED, 0, 0)), donate_argnums=0),
     )
 
 
 def _run_data(
-    labels: np.ndarray, clean_images: np.ndarray, clean_labels: np.ndarray, num_classes: int
+    labels: np.ndarray,
+    clean_images: np.ndarray,
+    clean_labels: np.ndarray,
+    num_classes: int,
+    shares: np.ndarray | None,
 ) -> RunData:
     """The data of a run whose training images are sent, chunk by chunk."""
     none = np.zeros(0, np.int32)
-    counts = np.bincount(labels, minlength=num_classes).astype(np.float32)
+    soft = labels.ndim == 2
+    counts = labels.sum(0) if soft else np.bincount(labels, minlength=num_classes)
+    counts = counts.astype(np.float32)
     return RunData(
         images=clean_images,
-        train=Part(np.arange(len(labels), dtype=np.int32), labels.astype(np.int32)),
+        train=Part(
+            np.arange(len(labels), dtype=np.int32),
+            labels.astype(np.float32 if soft else np.int32),
+            None if shares is None else data.draw_bounds(shares),
+        ),
         corrupted=np.zeros(len(labels), bool),  # not known
         confusion=np.diag(counts),
         clean=Part(np.arange(len(clean_labels), dtype=np.int32), clean_labels.astype(np.int32)),

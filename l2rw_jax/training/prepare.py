@@ -18,11 +18,14 @@ class Part(NamedTuple):
 
     Attributes:
       index: rows of the images.  # shape=(n,), dtype=int32
-      label: labels to train on or to test by.  # shape=(n,), dtype=int32
+      label: labels to train on or to test by; or each class's probability.  # shape=(n,) int32 or
+        (n, K) float32
+      bounds: how often each is drawn, as ``data.draw_bounds`` has it; None for equally often.
     """
 
     index: Any
     label: Any
+    bounds: Any = None
 
 
 class RunData(NamedTuple):

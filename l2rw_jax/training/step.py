@@ -87,7 +87,7 @@ def make_step(
             batches, run_data, run_data.clean, clean_rows, keys[3], axis_name=axis_name
         )
         batch, clean_batch = (
-            each | shard({name: each[name] for name in ("image", "label")})
+            each | shard({name: x for name, x in each.items() if name != "rng"})
             for each in (batch, clean_batch)
         )
         forward = _make_forward(model, state.model_state, micro_batches)
@@ -98,6 +98,8 @@ def make_step(
             aux["correct"] = jnp.argmax(logits, -1) == batch["label"]
             if method.transition:
                 logits = losses.s_model_logits(logits, params["transition"])
+            if "target" in batch:
+                return losses.expected(method.loss, logits, batch["target"]), aux
             return method.loss(logits, batch["label"]), aux
 
         def clean_loss_fn(params: optax.Params, batch: Arrays) -> jax.Array:

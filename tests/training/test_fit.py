@@ -181,3 +181,26 @@ def test_probabilities_are_the_mean_of_the_networks(n, monkeypatch):
     ]
     np.testing.assert_allclose(got, np.mean([jax.nn.softmax(z) for z in logits], 0), atol=1e-5)
     assert got.shape == (n, 10)
+
+
+def test_a_network_draws_each_example_as_often_as_its_share():
+    shares = np.ones((2, len(LABELS)))
+    shares[0, :100] = 0
+    shares[1, 100:] = 0
+    shares[1, 0] = 50
+    _, fitted = fit(config_of(method="baseline", seeds=2, steps=20), *DATA, shares=shares)
+    counts = fitted.counts
+    assert counts.sum() == 2 * 20 * 16
+    # The second network draws its first example a third of the time: 107 of 320, give or take.
+    assert 70 < counts[0] < 145
+    assert counts[:100].sum() == counts[100:].sum() == 320
+
+
+def test_certain_soft_labels_are_labels():
+    config = config_of(method="baseline")
+    soft = np.eye(10)[LABELS]
+    for method in ("baseline", "gce"):
+        config.method = method
+        hard = fit(config, *DATA)[1]
+        certain = fit(config, IMAGES, soft, *DATA[2:])[1]
+        assert_close(hard.params, certain.params)
