@@ -159,10 +159,15 @@ def draw_bounds(shares: np.ndarray) -> np.ndarray:
     Returns:
         [..., n] uint32. A share below 2**-32 of all may be drawn never.
 
+    Raises:
+        ValueError: a share is negative or not finite, or all are zero.
+
     >>> draw_bounds(np.array([1.0, 0.0, 3.0])).tolist()
     [1073741824, 1073741824, 4294967295]
     """
     ends = np.cumsum(shares, axis=-1, dtype=np.float64)
+    if not (np.all(np.asarray(shares) >= 0) and np.isfinite(ends).all() and np.all(ends[..., -1])):
+        raise ValueError("shares: got one below 0 or not finite, or zeros alone; takes numbers >= 0")
     ends /= ends[..., -1:]
     return np.minimum(np.round(ends * 2.0**32), 2**32 - 1).astype(np.uint32)
 
