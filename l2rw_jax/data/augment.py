@@ -167,7 +167,7 @@ def draw_bounds(shares: np.ndarray) -> np.ndarray:
     """
     ends = np.cumsum(shares, axis=-1, dtype=np.float64)
     if not (np.all(np.asarray(shares) >= 0) and np.isfinite(ends).all() and np.all(ends[..., -1])):
-        raise ValueError("shares: got one below 0 or not finite, or zeros alone; takes numbers >= 0")
+        raise ValueError("shares: got one below 0, not finite, or zeros alone; takes numbers >= 0")
     ends /= ends[..., -1:]
     return np.minimum(np.round(ends * 2.0**32), 2**32 - 1).astype(np.uint32)
 
