@@ -38,7 +38,7 @@ def cross_entropy(logits: jax.Array, labels: ArrayLike) -> jax.Array:
 
 
 def expected(
-    loss: Callable[[jax.Array, jax.Array], jax.Array], logits: jax.Array, targets: ArrayLike
+    loss: Callable[[jax.Array, jax.Array], jax.Array], logits: jax.Array, targets: jax.Array
 ) -> jax.Array:
     r"""The mean of a loss over each example's probable labels.
 

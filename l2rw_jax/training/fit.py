@@ -26,8 +26,8 @@ _SHARED = RunData(
     train=Part(None, None, 0),
     corrupted=None,
     confusion=None,
-    clean=None,
-    val=None,
+    clean=Part(None, None),
+    val=Part(None, None),
     test_images=None,
     test_labels=None,
 )
