@@ -13,7 +13,7 @@ from configs import cifar10_background
 
 
 def get_config(variant=""):
-    """The run, or its one-minute ``smoke`` variant on synthetic images with made noise."""
+    """The run, or its one-minute ``smoke`` variant on synthetic images with synthetic noise."""
     config = cifar10_background.get_config(variant)
     if variant == "smoke":
         return config

@@ -8,7 +8,7 @@ ones, and noise_auroc compares the weights with them. This makes such a file fro
 >>> x, y = sklearn.datasets.make_classification(12_000, 64, n_informative=16, n_classes=4,
 ...                                             class_sep=2, random_state=0)
 >>> rng, given = np.random.default_rng(0), y[:10_000].copy()
->>> given[:5000] = rng.integers(0, 4, 5000)  # made noise here; yours has its own
+>>> given[:5000] = rng.integers(0, 4, 5000)  # synthetic noise; your labels have their own
 >>> np.savez("features.npz", train_features=x[:10_000], train_labels=y[:10_000],
 ...          given_labels=given, test_features=x[10_000:], test_labels=y[10_000:])
 
@@ -21,7 +21,7 @@ from l2rw_jax.training.config import default_config, with_variant
 
 
 def get_config(variant=""):
-    """The run, or its one-minute ``smoke`` variant, on digits with made noise."""
+    """The run, or its one-minute ``smoke`` variant, on digits with synthetic noise."""
     config = default_config()
     config.method = "evidence"
     config.dataset = "npz:features.npz"

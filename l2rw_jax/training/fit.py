@@ -20,6 +20,7 @@ from l2rw_jax.training.resolve import resolve
 from l2rw_jax.training.state import TrainState, mean_over_draws, network, seed_keys
 
 _ROWS = 4096  # of one prediction
+_OUTPUTS = 2**24  # of all networks for these rows, at most
 # What networks have of their own (axis 0): how often they draw each example.
 _SHARED = RunData(
     images=None,
@@ -31,7 +32,6 @@ _SHARED = RunData(
     test_images=None,
     test_labels=None,
 )
-_OUTPUTS = 2**24  # of all networks for these rows, at most
 
 
 class Fitted(NamedTuple):
